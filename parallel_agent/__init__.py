@@ -1,0 +1,91 @@
+"""Agent workflows on trio: trees of agents that run side by side, and one stream of their events.
+
+Start with `agent` (a function as an agent), `SequentialAgent`, `ParallelAgent` and `LoopAgent`
+(trees), and `Runner` (run them).
+"""
+
+from __future__ import annotations
+
+from parallel_agent._shadow import refuse_shadowed_session
+
+# Before anything imports `session`: a user's own session.py beside their script would be taken
+# for ours, run, and fail with an error that points nowhere.
+refuse_shadowed_session(__file__)
+
+from parallel_agent.agent import Agent, AgentCallback  # noqa: E402  # see above
+from parallel_agent.barrier import Outcome  # noqa: E402
+from parallel_agent.context import InvocationContext, RunConfig  # noqa: E402
+from parallel_agent.errors import (  # noqa: E402
+    ActivationEndedError,
+    AgentError,
+    AgentFunctionError,
+    BranchCancelledError,
+    EmitError,
+    EscapedCancellationError,
+    MessageTypeError,
+    ReadError,
+    RunEndedError,
+    StateConflictError,
+    StateError,
+    StreamClosedError,
+    TreeError,
+    UncancellableAgentError,
+    UsageError,
+)
+from parallel_agent.function_agent import FunctionAgent, agent  # noqa: E402
+from parallel_agent.lifecycle import Status  # noqa: E402
+from parallel_agent.overlay import State  # noqa: E402
+from parallel_agent.runner import Result, Run, Runner, RunStatistics  # noqa: E402
+from parallel_agent.workflow.loop import LoopAgent  # noqa: E402
+from parallel_agent.workflow.parallel import ParallelAgent  # noqa: E402
+from parallel_agent.workflow.sequential import SequentialAgent  # noqa: E402
+from session.content import Content, FunctionCall, FunctionResponse, InlineData, Text  # noqa: E402
+from session.event import Event, EventActions  # noqa: E402
+from session.in_memory import InMemorySessionService  # noqa: E402
+from session.service import SessionService  # noqa: E402
+from session.state import FrozenValueError, UnstorableError  # noqa: E402
+
+__all__ = [
+    "ActivationEndedError",
+    "Agent",
+    "AgentCallback",
+    "AgentError",
+    "AgentFunctionError",
+    "BranchCancelledError",
+    "Content",
+    "EmitError",
+    "EscapedCancellationError",
+    "Event",
+    "EventActions",
+    "FrozenValueError",
+    "FunctionAgent",
+    "FunctionCall",
+    "FunctionResponse",
+    "InMemorySessionService",
+    "InlineData",
+    "InvocationContext",
+    "LoopAgent",
+    "MessageTypeError",
+    "Outcome",
+    "ParallelAgent",
+    "ReadError",
+    "Result",
+    "Run",
+    "RunConfig",
+    "RunEndedError",
+    "RunStatistics",
+    "Runner",
+    "SequentialAgent",
+    "SessionService",
+    "State",
+    "StateConflictError",
+    "StateError",
+    "Status",
+    "StreamClosedError",
+    "Text",
+    "TreeError",
+    "UncancellableAgentError",
+    "UnstorableError",
+    "UsageError",
+    "agent",
+]

@@ -1,0 +1,501 @@
+"""What an agent is given: its context; and behind it the activation, one run of one agent.
+
+`InvocationContext` is the public face, with few things on it. `Activation` is the runtime's
+side: status, output, cancel scope, its place in the tree of live activations. `Invocation` is
+what all activations of one run share.
+
+`Activation.emit` is the kernel's one way in for events. Order: an activation's events are
+recorded in the order of its calls. Blocking: it returns when the reader has come back for the
+next event. Errors: see `InvocationContext.emit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import attrs
+import trio
+from trio.lowlevel import current_task, enable_ki_protection, wait_task_rescheduled
+
+from parallel_agent.barrier import Outcome
+from parallel_agent.branch import Place
+from parallel_agent.errors import (
+    ActivationEndedError,
+    BranchCancelledError,
+    EmitError,
+    StreamClosedError,
+)
+from parallel_agent.lifecycle import Status, Step, advance
+from parallel_agent.overlay import SharedState, State
+from parallel_agent.stream import UNPLACED, Lane, Stream, seal, sealed_message
+from session.content import Content
+from session.event import Event, stamp_delta, stamp_origin
+from session.session import SessionKey
+
+if TYPE_CHECKING:
+    # For annotations only: agents are made of contexts, not the other way round.
+    from parallel_agent.agent import Agent
+
+__all__ = ["Activation", "Invocation", "InvocationContext", "RunConfig"]
+
+
+@attrs.frozen
+class RunConfig:
+    """How one run behaves.
+
+    Attributes:
+        max_threads: how many plain functions may run at a time, each in a thread of its own;
+            the others wait for one to end.
+    """
+
+    max_threads: int = attrs.field(default=64, validator=attrs.validators.ge(1))
+
+
+@attrs.define(eq=False)
+class Counts:
+    """How many activations have started and ended, by status. Written by `Activation` alone."""
+
+    started: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    waiting: int = 0
+
+
+@attrs.define(eq=False)
+class Invocation:
+    """What the activations of one run share."""
+
+    id: str
+    key: SessionKey
+    user_content: Content | None
+    config: RunConfig
+    stream: Stream
+    shared: SharedState
+    threads: trio.CapacityLimiter
+    run_child: Callable[..., Any]
+    counts: Counts = attrs.field(factory=Counts)
+    outcomes: dict[str, tuple[Outcome, ...]] = attrs.field(factory=dict)
+    outputs: dict[str, Any] = attrs.field(factory=dict)
+    _tick: int = 0
+
+    def tick(self) -> int:
+        """Return the next tick of the counter that orders forks and joins."""
+        self._tick += 1
+        return self._tick
+
+
+class Activation:
+    """One run of one agent. Made by its parent's fan-out or sequence, moved by its own task.
+
+    Attributes:
+        agent: the definition; never changed.
+        place: who and where; the origin of all its events.
+        parent: the activation that started it.
+        lane: its branch's way into the stream.
+        scope: cancels this activation and everything below it.
+        status: moved by `start` and `end` only.
+        error: what it failed with.
+        own: whether it failed of itself (see `reached`).
+        reached: a barrier's cancellation was delivered to code of this very activation.
+        source: the child whose failure it passes on.
+        output: its output so far.
+        children: the activations below it that have not ended.
+        catches_escalate: it is a loop.
+        escalated: an escalating event below it has been handed out.
+        on_escalate: ends its siblings; set by a fan-out that acts on its direct children.
+    """
+
+    __slots__ = (
+        "_context",
+        "_has_output",
+        "_written_output",
+        "agent",
+        "catches_escalate",
+        "children",
+        "duration",
+        "error",
+        "escalated",
+        "invocation",
+        "lane",
+        "numbers",
+        "on_escalate",
+        "output",
+        "own",
+        "parent",
+        "place",
+        "reached",
+        "scope",
+        "source",
+        "state",
+        "status",
+            )
+
+    def __init__(
+        self,
+        agent: Agent,
+        place: Place,
+        *,
+        invocation: Invocation,
+        lane: Lane,
+        parent: Activation | None = None,
+        on_escalate: Callable[[Activation], None] | None = None,
+    ) -> None:
+        """Make a pending activation; it does nothing until it is driven."""
+        self.agent = agent
+        self.place = place
+        self.invocation = invocation
+        self.lane = lane
+        self.parent = parent
+        self.on_escalate = on_escalate
+        self.scope = trio.CancelScope()
+        self.state = State(invocation.shared, lane)
+        self.status = Status.PENDING
+        self.error: BaseException | None = None
+        self.own = False
+        self.reached = False
+        self.source: Activation | None = None
+        self.output: Any = None
+        self._written_output: Any = None
+        self.children: set[Activation] | None = None
+        self.numbers: dict[int, int] | None = None
+        self.catches_escalate = False
+        self.escalated = False
+        self.duration = 0.0
+        self._has_output = False
+        self._context: InvocationContext | None = None
+
+    @property
+    def context(self) -> InvocationContext:
+        """The public face, made when first asked for."""
+        if self._context is None:
+            self._context = InvocationContext(self)
+        return self._context
+
+    # Its life.
+
+    def start(self) -> None:
+        """Begin to run."""
+        self.status = advance(self.status, Step.START)
+        self.invocation.counts.started += 1
+
+    def end(self, step: Step) -> None:
+        """Reach the one terminal status."""
+        if self.status is Status.PENDING:
+            self.invocation.counts.started += 1
+        self.status = advance(self.status, step)
+        counts = self.invocation.counts
+        if step is Step.COMPLETE:
+            counts.completed += 1
+            self.invocation.outputs[self.agent.name] = self.output
+        elif step is Step.FAIL:
+            counts.failed += 1
+        else:
+            counts.cancelled += 1
+
+    def adopt(self, child: Activation) -> None:
+        """Add a child about to start."""
+        if self.children is None:
+            self.children = set()
+        self.children.add(child)
+
+    def release(self, child: Activation) -> None:
+        """Take out a child that has ended."""
+        if self.children is not None:
+            self.children.discard(child)
+
+    def next_number(self, agent: Agent) -> int:
+        """Return how often this activation has started ``agent``, this time included."""
+        if self.numbers is None:
+            self.numbers = {}
+        number = self.numbers[id(agent)] = self.numbers.get(id(agent), 0) + 1
+        return number
+
+    # Its events.
+
+    @enable_ki_protection
+    async def emit(self, item: Event | Content | str) -> Event:
+        """See `InvocationContext.emit`."""
+        event = item if isinstance(item, Event) else _as_event(item)
+        stream = self.invocation.stream
+        lane = self.lane
+        if lane.sealed or stream.closed or self.status is not Status.RUNNING:
+            self._refuse_emit()
+        if event.origin is not UNPLACED:
+            message = f"{event!r} was emitted already; make a new event"
+            raise EmitError(message)
+        event.seal()
+        late = writes = None
+        if not event.partial:
+            key = self.agent.output_key
+            if key is not None and key not in self.invocation.shared.reducers:
+                self._write_output(self._output_after(event))
+            state = self.state
+            if state.pending:
+                writes, state.pending = state.pending, {}
+                delta, late = self.invocation.shared.split(writes, event.state_delta)
+                stamp_delta(event, delta)
+            elif event.state_delta and self.invocation.shared.is_late(event.state_delta):
+                delta, late = self.invocation.shared.split(None, event.state_delta)
+                stamp_delta(event, delta)
+        stamp_origin(event, self.place)
+        slot = stream.put(lane, self, event, writes, late, current_task())
+        try:
+            await wait_task_rescheduled(slot)
+        except BaseException:
+            if event.origin is self.place:
+                self._note_output(event)  # not withdrawn: it is, or will be, recorded
+            raise
+        self._note_output(event)
+        return event
+
+    def take_back(self, writes: dict[str, Any]) -> None:
+        """Take back the writes of an event that was withdrawn, but for the output it would have made."""
+        key = self.agent.output_key
+        if key is not None and writes.pop(key, None) is not None:
+            self._written_output = None
+        self.state.take_back(writes)
+
+    async def flush(self) -> None:
+        """Record pending writes, and wait until all this branch has emitted is handed out.
+
+        Called before anything that must see them: a child's start, the activation's end.
+        """
+        if self.state.pending:
+            await self.emit(Event())
+        if self.lane.flight is not None:
+            await self._settle()
+
+    @enable_ki_protection
+    async def _settle(self) -> None:
+        # An emit that was cancelled after its event was drained left that event in the reader's
+        # batch. A slot without an event comes after it.
+        if self.invocation.stream.closed:
+            self._refuse_emit()
+        slot = self.invocation.stream.put(self.lane, self, None, None, None, current_task())
+        await wait_task_rescheduled(slot)
+
+    def _refuse_emit(self) -> None:
+        if self.invocation.stream.closed:
+            message = "the run's stream is closed: nothing can be emitted any more"
+            raise StreamClosedError(message)
+        if self.lane.sealed:
+            raise BranchCancelledError(sealed_message(self.lane))
+        message = (
+            f"agent {self.agent.name!r} ({self.place.path}) has ended ({self.status}); its context cannot emit any "
+            "more. Let tasks that emit end before their agent does: give them a nursery inside it"
+        )
+        raise ActivationEndedError(message)
+
+    # Its output.
+
+    def _output_after(self, event: Event) -> Any:
+        """Return what the output is once ``event`` is recorded."""
+        if event.output is not None:
+            return event.output
+        if not self._has_output and event.is_final and event.text:
+            return event.text
+        return self.output
+
+    def _note_output(self, event: Event) -> None:
+        if not event.partial:
+            self.output = self._output_after(event)
+            self._has_output = self._has_output or event.output is not None
+
+    def _write_output(self, output: Any) -> None:
+        if output is not None and output is not self._written_output:
+            self._written_output = output
+            self.state[cast("str", self.agent.output_key)] = output
+
+    def store_output(self) -> None:
+        """Write the final output under the agent's ``output_key``, if that has not happened yet.
+
+        A leaf's output was written with the event it came from. A key with a reducer gets one
+        contribution per activation, here.
+        """
+        key = self.agent.output_key
+        if key is None or self.output is None:
+            return
+        if key in self.invocation.shared.reducers:
+            self.state.contribute(key, self.output)
+        else:
+            self._write_output(self.output)
+
+    def __repr__(self) -> str:
+        return f"<Activation {self.place.path}: {self.status}>"
+
+
+def cancel_subtree(top: Activation, reason: str) -> None:
+    """Cancel ``top`` and everything below it, noting whom the cancellation reaches.
+
+    A failure counts as an activation's own unless a cancellation was delivered to it first.
+    Whether one was delivered shows in the number of runnable tasks: cancelling wakes what is
+    parked, and leaves alone what is about to run anyway (two branches failing in one tick), what
+    is shielded, and what waits for a thread. Innermost first, so that each scope wakes only tasks
+    of its own activation.
+    """
+    line = [top]
+    for activation in line:
+        line.extend(activation.children or ())
+    for activation in reversed(line):
+        runnable = trio.lowlevel.current_statistics().tasks_runnable
+        activation.scope.cancel(reason)
+        if trio.lowlevel.current_statistics().tasks_runnable > runnable:
+            activation.reached = True
+
+
+def seal_subtree(top: Activation) -> None:
+    """Seal every branch in use at or below ``top``, whose tasks have been cancelled."""
+    line = [top]
+    for activation in line:
+        line.extend(activation.children or ())
+        if not activation.lane.sealed:
+            seal(activation.lane)
+
+
+def _as_event(item: object) -> Event:
+    if isinstance(item, str | Content):
+        return Event(item)
+    message = f"an agent emits events, contents or text, not {type(item).__name__}: {item!r:.80}"
+    raise EmitError(message)
+
+
+class InvocationContext:
+    """What an agent knows and can do during one activation.
+
+    Only for the activation it was made for: it must not be used after the agent has ended.
+    """
+
+    __slots__ = ("_activation",)
+
+    def __init__(self, activation: Activation) -> None:
+        """Made by the runtime."""
+        self._activation = activation
+
+    @property
+    def agent(self) -> Agent:
+        """The agent that runs."""
+        return self._activation.agent
+
+    @property
+    def invocation_id(self) -> str:
+        """The run's id, the same for all its agents."""
+        return self._activation.invocation.id
+
+    @property
+    def branch(self) -> str | None:
+        """The branch it runs on, dotted; None on the root branch."""
+        return self._activation.place.branch
+
+    @property
+    def path(self) -> str:
+        """This activation's path from the root of the tree, slashed; unique in the run."""
+        return self._activation.place.path
+
+    @property
+    def session_key(self) -> SessionKey:
+        """Application, user and id of the session."""
+        return self._activation.invocation.key
+
+    @property
+    def run_config(self) -> RunConfig:
+        """How this run behaves."""
+        return self._activation.invocation.config
+
+    @property
+    def user_content(self) -> Content | None:
+        """The message the run was started with."""
+        return self._activation.invocation.user_content
+
+    @property
+    def user_text(self) -> str:
+        """The text of that message; ``""`` without one."""
+        content = self.user_content
+        return "" if content is None else content.text
+
+    @property
+    def state(self) -> State:
+        """The session's state as this branch sees it. See `State`."""
+        return self._activation.state
+
+    def history(self) -> list[Event]:
+        """Return the recorded events that this agent may see, oldest first.
+
+        What the session held before the run; what was visible to the parent when this branch was
+        forked; what this branch, and branches forked from it and joined, have recorded since.
+        Never anything of a sibling that still runs. Partial events are not recorded.
+
+        Costs a step per event of the session.
+        """
+        activation = self._activation
+        branch = activation.lane.branch
+        invocation_id = activation.invocation.id
+        limits: dict[int, int] = {}
+        visible: list[Event] = []
+        for event in activation.invocation.stream.session.events:
+            origin = event.origin
+            if isinstance(origin, Place) and origin.invocation_id == invocation_id:
+                writer = origin.line
+                limit = limits.get(id(writer))
+                if limit is None:
+                    limit = limits[id(writer)] = branch.limit_for(writer)
+                if (event.seq or 0) > limit:
+                    continue
+            visible.append(event)
+        return visible
+
+    def outcomes(self, name: str) -> tuple[Outcome, ...]:
+        """Return how the branches of the fan-out ``name`` ended, in declaration order.
+
+        Of its newest activation; also when it failed.
+
+        Raises:
+            KeyError: no fan-out of that name has ended in this run.
+        """
+        return find_outcomes(self._activation.invocation.outcomes, name)
+
+    async def emit(self, item: Event | Content | str) -> Event:
+        """Emit an event; return it when the reader has come back for the next one.
+
+        By then it is recorded, and everybody sees its state writes. ``yield item`` in an agent
+        is this call. Text or content is made an event.
+
+        Raises:
+            EmitError: ``item`` is no event, or was emitted before.
+            UnstorableError: something in it has no JSON form; nothing was recorded.
+            StateConflictError: see ``on_conflict`` of the runner.
+            BranchCancelledError: a sibling's decision has ended this branch.
+            StreamClosedError: the run has ended.
+            ActivationEndedError: this agent has ended.
+            trio.Cancelled: ``event.seq`` says whether it was recorded all the same.
+        """
+        return await self._activation.emit(item)
+
+    async def run_agent(self, agent: Agent) -> Any:
+        """Run another agent in place, on this branch, and return its output.
+
+        Its events go into the same stream. Writes pending here are recorded first.
+
+        Raises:
+            BaseException: whatever the agent raised, as itself.
+        """
+        activation = self._activation
+        if activation.status is not Status.RUNNING:
+            activation._refuse_emit()  # noqa: SLF001  # the other half of this class
+        number = activation.next_number(agent)
+        child: Activation = await activation.invocation.run_child(activation, agent, number=number)
+        return child.output
+
+    def __repr__(self) -> str:
+        return f"<InvocationContext {self.path}>"
+
+
+def find_outcomes(outcomes: Mapping[str, Sequence[Outcome]], name: str) -> tuple[Outcome, ...]:
+    try:
+        return tuple(outcomes[name])
+    except KeyError:
+        known = ", ".join(sorted(outcomes)) or "none yet"
+        message = f"no fan-out named {name!r} has ended in this run (ended: {known})"
+        raise KeyError(message) from None
+

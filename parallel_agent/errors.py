@@ -1,0 +1,178 @@
+"""Every error the runtime raises, in one tree. A name says whose doing it was::
+
+    AgentError
+    ├── UsageError                  you: the call, the tree or the agent is wrong
+    │   ├── TreeError               names, cycles, an agent used twice (at construction)
+    │   ├── AgentFunctionError      a function that cannot be an agent (at construction)
+    │   ├── MessageTypeError        a run was given something that is no message
+    │   ├── EmitError               an agent emitted what is no event, or one event twice
+    │   ├── StateError              state was used in a way it does not offer
+    │   ├── ActivationEndedError    something was done through the context of an ended activation
+    │   ├── ReadError               a run's stream was read in a way that cannot work
+    │   ├── EscapedCancellationError   a helper generator held a cancel scope over a ``yield``
+    │   └── UncancellableAgentError    an agent went on yielding although it was cancelled
+    ├── StateConflictError          two branches that do not see each other wrote one key
+    └── RunEndedError               nobody: the run is over, or this part of it
+        ├── BranchCancelledError    the branch was ended by a sibling's decision
+        └── StreamClosedError       the run's stream is closed
+
+What an agent itself raises is never wrapped: it reaches the reader as it was raised, with notes
+on where. Errors of a session service (`session.SessionError`, `session.UnstorableError`) keep
+their own types as well.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = [
+    "ActivationEndedError",
+    "AgentError",
+    "AgentFunctionError",
+    "BranchCancelledError",
+    "EmitError",
+    "EscapedCancellationError",
+    "MessageTypeError",
+    "ReadError",
+    "RunEndedError",
+    "StateConflictError",
+    "StateError",
+    "StreamClosedError",
+    "TreeError",
+    "UncancellableAgentError",
+    "UsageError",
+]
+
+
+class AgentError(Exception):
+    """Base of every error this package raises itself."""
+
+
+class UsageError(AgentError):
+    """The caller's code is wrong, and running it again will not help."""
+
+
+class TreeError(UsageError, ValueError):
+    """Agents do not make a tree: bad or duplicate names, a cycle, one agent in two places."""
+
+
+class AgentFunctionError(UsageError, TypeError):
+    """A function cannot be an agent. The message says what shapes can."""
+
+
+class MessageTypeError(UsageError, TypeError):
+    """A run was given something that is neither text nor content."""
+
+
+class EmitError(UsageError, TypeError):
+    """An agent emitted something that is no event, or emitted one event twice."""
+
+
+class StateError(UsageError, TypeError):
+    """State was used in a way it does not offer; the message says what to write instead."""
+
+
+class ActivationEndedError(UsageError, RuntimeError):
+    """A context was used to emit or to start an agent after its activation had ended."""
+
+
+class ReadError(UsageError, TypeError):
+    """A run's stream was read without its block, or by two tasks at once."""
+
+
+class EscapedCancellationError(UsageError, RuntimeError):
+    """A cancellation left an agent that was not cancelled.
+
+    A helper async generator held a cancel scope (``move_on_after``, ``fail_after``, a nursery)
+    open over a ``yield``, and the agent yielded in turn while consuming it. When such a scope is
+    cancelled, the cancellation surfaces in the agent, outside the ``with`` that should catch it.
+    """
+
+
+class UncancellableAgentError(UsageError, RuntimeError):
+    """An agent caught its cancellation and yielded again, three times in a row."""
+
+
+class StateConflictError(AgentError):
+    """Two branches that do not see each other wrote the same state key (``on_conflict="error"``).
+
+    Attributes:
+        key: the state key.
+        branches: the branch that wrote first, and the one whose write was refused.
+    """
+
+    def __init__(self, key: str, first: str, second: str) -> None:
+        """Name the key and both branches, in the order of recording."""
+        super().__init__(
+            f"state[{key!r}] was written by branch {first!r}, which branch {second!r} does not see: one write "
+            "would be lost. Give each branch a key of its own, or declare a reducer for this one"
+        )
+        self.key = key
+        self.branches = (first, second)
+
+
+class RunEndedError(AgentError):
+    """The run, or the branch, has ended. Nobody's mistake: clean up and return."""
+
+
+class BranchCancelledError(RunEndedError):
+    """A sibling's event has ended this branch; nothing of it is recorded any more.
+
+    Raised by ``emit`` (and so at a ``yield``), under a shield too. A fan-out treats it like a
+    cancellation.
+    """
+
+
+class StreamClosedError(RunEndedError):
+    """The run's stream is closed: the run has ended, or its session service failed."""
+
+
+_OUR_NOTES: Final = ("raised by agent ", "another branch failed too: ")
+
+
+def note_origin(error: BaseException, path: str) -> None:
+    """Note on ``error`` which activation raised it.
+
+    Notes are best effort: an exception that cannot take one stays without. One object raised
+    again and again does not collect them: earlier notes of ours are replaced.
+    """
+    kept = [note for note in _notes(error) if not note.startswith(_OUR_NOTES)]
+    _set_notes(error, [*kept, f"{_OUR_NOTES[0]}{path}"])
+
+
+def note_other(error: BaseException, path: str, other: BaseException) -> None:
+    """Note on ``error`` that ``other`` was raised at ``path`` while ``error`` is the one raised."""
+    summary = f"{type(other).__name__}: {_short(other)}"
+    note = f"{_OUR_NOTES[1]}{path}: {summary}"
+    notes = _notes(error)
+    if note not in notes:
+        _set_notes(error, [*notes, note])
+
+
+def describe(error: BaseException) -> tuple[str, str]:
+    """Return the error's type name and its message, in one line each, whatever its ``__str__`` does."""
+    return type(error).__name__, _short(error)
+
+
+def _short(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  # a broken __str__ must not hide the error it belongs to
+        text = "<its __str__ failed>"
+    text = text.encode(errors="replace").decode()
+    return text if len(text) <= _SHORT else f"{text[:_SHORT]}…"
+
+
+_SHORT: Final = 500
+
+
+def _notes(error: BaseException) -> list[str]:
+    notes = getattr(error, "__notes__", None)
+    return [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
+
+
+def _set_notes(error: BaseException, notes: list[str]) -> None:
+    try:
+        error.__notes__ = notes
+    except Exception:  # noqa: BLE001, S110  # a frozen exception refuses in its own way; it stays without notes
+        pass

@@ -1,0 +1,166 @@
+"""The engine under every fan-out: start branches, watch them, join them all, answer once.
+
+Order: branches start in declaration order; outcomes are in declaration order. Cancellation:
+whoever is cancelled is joined before anything is answered. Errors: the barrier's policy chooses;
+the error is raised as itself, after every branch has ended, with the other failures as notes.
+How the branches ended is recorded in one event of the fan-out's own, after everything of theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+from trio.lowlevel import checkpoint_if_cancelled
+
+from parallel_agent.agent import Agent, activate
+from parallel_agent.barrier import Barrier, FailFast, Outcome, Verdict
+from parallel_agent.branch import Branch, Place
+from parallel_agent.context import Activation, cancel_subtree, seal_subtree
+from parallel_agent.errors import RunEndedError, describe, note_other
+from parallel_agent.lifecycle import Status
+from parallel_agent.stream import Lane
+from session.event import BranchOutcome, Event, EventActions
+
+__all__ = ["fan_out"]
+
+
+async def fan_out(owner: Activation, agents: Sequence[Agent], *, barrier: Barrier | None = None) -> list[Outcome]:
+    """Run ``agents`` side by side below ``owner``, each on a branch of its own.
+
+    Returns their outcomes when all have ended.
+
+    Raises:
+        BaseException: the failure that ``barrier`` (by default `FailFast`) chooses.
+    """
+    await owner.flush()
+    await checkpoint_if_cancelled()
+    return await _FanOut(owner, FailFast() if barrier is None else barrier).run(agents)
+
+
+class _FanOut:
+    """One fan-out while it runs."""
+
+    def __init__(self, owner: Activation, barrier: Barrier) -> None:
+        self._owner = owner
+        self._barrier = barrier
+        self._branches: list[Activation] = []
+        self._cancelled_rest = False
+        self._decided = False
+
+    async def run(self, agents: Sequence[Agent]) -> list[Outcome]:
+        owner = self._owner
+        invocation = owner.invocation
+        forked = invocation.tick()
+        forked_seq = invocation.stream.session.last_seq
+        name = owner.agent.name
+        for agent in agents:
+            branch = Branch(
+                owner.lane.branch,
+                f"{name}.{agent.name}",
+                forked=forked,
+                forked_seq=forked_seq,
+            )
+            place = Place(agent.name, invocation_id=invocation.id, line=branch, parent=owner.place)
+            child = Activation(
+                agent,
+                place,
+                invocation=invocation,
+                lane=Lane(branch),
+                parent=owner,
+                on_escalate=self._end_others,
+            )
+            self._branches.append(child)
+            owner.adopt(child)
+        # The nursery cannot raise: `activate` never does.
+        async with trio.open_nursery() as nursery:
+            for child in self._branches:
+                nursery.start_soon(self._run_branch, child)
+        joined = invocation.tick()
+        for child in self._branches:
+            child.lane.branch.joined = joined
+        outcomes = [_outcome(child) for child in self._branches]
+        invocation.outcomes[name] = tuple(outcomes)
+        await self._answer(outcomes)
+        return outcomes
+
+    async def _run_branch(self, child: Activation) -> None:
+        await activate(child, started=True)
+        self._owner.release(child)
+        if self._barrier.on_outcome(_outcome(child)) is Verdict.CANCEL_REST and not self._cancelled_rest:
+            self._cancelled_rest = True
+            self._cancel_others(child, f"branch {child.place.branch} failed")
+
+    def _end_others(self, escalating: Activation) -> None:
+        """End the siblings of a branch whose escalating event is being handed out, at once."""
+        if self._decided:
+            return
+        self._decided = True
+        others = self._cancel_others(escalating, f"branch {escalating.place.branch} escalated")
+        for child in others:
+            seal_subtree(child)
+
+    def _cancel_others(self, child: Activation, reason: str) -> list[Activation]:
+        others = [
+            other for other in self._branches if other is not child and other.status in (Status.PENDING, Status.RUNNING)
+        ]
+        for other in others:
+            cancel_subtree(other, reason)
+        return others
+
+    async def _answer(self, outcomes: list[Outcome]) -> None:
+        """Record the outcomes; raise the failure, if there is one."""
+        owner = self._owner
+        interrupt: BaseException | None = None
+        try:
+            await owner.emit(_record(outcomes))
+        except (trio.Cancelled, RunEndedError) as exc:
+            interrupt = exc
+        chosen = self._choose(outcomes)
+        if chosen is None:
+            if interrupt is not None:
+                raise interrupt
+            return
+        for outcome, child in zip(outcomes, self._branches, strict=True):
+            if outcome is chosen:
+                owner.source = child
+            elif outcome.error is not None and chosen.error is not None:
+                note_other(chosen.error, outcome.path, outcome.error)
+        if chosen.error is not None:
+            raise chosen.error
+
+    def _choose(self, outcomes: list[Outcome]) -> Outcome | None:
+        for outcome in outcomes:
+            # Ctrl-C and SystemExit are nobody's failure to weigh.
+            if outcome.error is not None and not isinstance(outcome.error, Exception):
+                return outcome
+        if self._decided:
+            # The losers were ended by a decision: how they cleaned up is in the outcomes alone.
+            outcomes = [
+                outcome
+                for outcome, child in zip(outcomes, self._branches, strict=True)
+                if not child.lane.sealed
+            ]
+        return self._barrier.failure(outcomes)
+
+
+def _outcome(child: Activation) -> Outcome:
+    return Outcome(
+        name=child.agent.name,
+        path=child.place.path,
+        status=child.status,
+        error=child.error,
+        own=child.own,
+        output=child.output if child.status is Status.COMPLETED else None,
+        duration=child.duration,
+    )
+
+
+def _record(outcomes: list[Outcome]) -> Event:
+    recorded: list[BranchOutcome] = []
+    for outcome in outcomes:
+        kind, message = (None, None) if outcome.error is None else describe(outcome.error)
+        recorded.append(
+            BranchOutcome(outcome.name, str(outcome.status), kind, message, outcome.attempts, outcome.duration)
+        )
+    return Event(actions=EventActions(outcomes=tuple(recorded)))

@@ -1,0 +1,307 @@
+"""State as one branch sees it: what is shared, and its own writes that are still on their way.
+
+Three layers, newest first: *pending* (written, not emitted yet), *in flight* (emitted, not
+handed out), *shared* (handed out; what everybody sees). Record order decides between branches,
+and a write is visible to its own branch at once.
+
+Sync throughout: nothing here blocks, so a reader always sees all of an event's writes or none.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Literal
+
+import attrs
+
+from parallel_agent.branch import NEWEST, Branch
+from parallel_agent.errors import StateConflictError, StateError
+from parallel_agent.stream import Lane, Slot
+from session.event import Event, stamp_delta
+from session.session import Session
+from session.state import TEMP_PREFIX, FrozenDict, Reducer, UnstorableError, freeze, same
+
+__all__ = ["OnConflict", "SharedState", "State"]
+
+OnConflict = Literal["last", "error"]
+
+_MISSING: Final[Any] = object()
+
+
+@attrs.define(eq=False)
+class _Contributions:
+    """What one event contributes to a key with a reducer, oldest first."""
+
+    items: tuple[Any, ...]
+
+
+class SharedState:
+    """The rules that hold for all branches of one run: reducers, conflicts, and who wrote last."""
+
+    def __init__(self, session: Session, reducers: Mapping[str, Reducer], on_conflict: OnConflict) -> None:
+        """``session`` is the live session; its state is the shared layer."""
+        self.session = session
+        self.reducers = reducers
+        self.check_conflicts = on_conflict == "error"
+        self._writers: dict[str, tuple[Branch, Event]] = {}
+
+    def split(
+        self, writes: dict[str, Any] | None, explicit: Mapping[str, Any]
+    ) -> tuple[FrozenDict | None, dict[str, Any] | None]:
+        """Return what an event records of these writes as it stands, and what is settled late.
+
+        Late are contributions (their result depends on what is recorded before them) and
+        ``temp:`` keys (never recorded). An event's explicit delta wins over pending writes.
+        """
+        reducers = self.reducers
+        late: dict[str, Any] = {}
+        plain: dict[str, Any] = {}
+        for key, value in (writes or {}).items():
+            (late if isinstance(value, _Contributions) or key.startswith(TEMP_PREFIX) else plain)[key] = value
+        for key, value in explicit.items():
+            if key in reducers:
+                earlier = late.get(key)
+                late[key] = _Contributions((*earlier.items, value) if earlier is not None else (value,))
+            elif key.startswith(TEMP_PREFIX):
+                late[key] = value
+            else:
+                plain[key] = value
+        return FrozenDict(plain), late or None
+
+    def is_late(self, delta: Mapping[str, Any]) -> bool:
+        """Whether an explicit delta holds a key that `split` must take out."""
+        reducers = self.reducers
+        return any(key.startswith(TEMP_PREFIX) or key in reducers for key in delta)
+
+    def resolve(self, slot: Slot, before: deque[Slot]) -> BaseException | None:
+        """Settle the late writes of a slot about to be recorded, after those of ``before``.
+
+        Returns the error that refuses it, and then changes nothing.
+        """
+        event = slot.event
+        if event is None or event.partial:
+            return None
+        delta = event.state_delta
+        if self.check_conflicts:
+            conflict = self._conflict(slot.lane.branch, delta)
+            if conflict is not None:
+                slot.writes = None  # refused for good: handing them back would refuse the next event, too
+                return conflict
+        late = slot.late
+        if late:
+            recorded: dict[str, Any] = {}
+            temporary: dict[str, Any] = {}
+            for key, value in late.items():
+                settled = value
+                if isinstance(value, _Contributions):
+                    try:
+                        settled = self.reduce(key, self._recorded(key, before), value.items)
+                    except Exception as exc:  # noqa: BLE001  # the user's reducer, or its result, is at fault
+                        slot.writes = None
+                        return exc
+                (temporary if key.startswith(TEMP_PREFIX) else recorded)[key] = settled
+            if recorded:
+                stamp_delta(event, FrozenDict({**delta, **recorded}))
+            slot.late = temporary or None
+        if self.check_conflicts and delta:
+            branch = slot.lane.branch
+            for key in delta:
+                self._writers[key] = (branch, event)
+        return None
+
+    def reduce(self, key: str, current: Any, contributions: tuple[Any, ...]) -> Any:
+        """Combine ``contributions``, in order, with the key's current value."""
+        reducer = self.reducers[key]
+        value = None if current is _MISSING else current
+        for contribution in contributions:
+            value = freeze(reducer(value, contribution), f"reducer of state[{key!r}]")
+        return value
+
+    def _recorded(self, key: str, before: deque[Slot]) -> Any:
+        for slot in reversed(before):
+            found = _in_slot(slot, key)
+            if found is not _MISSING:
+                return found
+        return self.session.state.get(key, _MISSING)
+
+    def _conflict(self, branch: Branch, delta: Mapping[str, Any]) -> StateConflictError | None:
+        for key in delta:
+            if key not in self._writers:
+                continue
+            writer, event = self._writers[key]
+            # Without a number yet, it is in the batch being drained: newer than any fork.
+            seq = NEWEST if event.seq is None else event.seq
+            if seq > branch.limit_for(writer):
+                return StateConflictError(key, _name(writer), _name(branch))
+        return None
+
+
+def _name(branch: Branch) -> str:
+    return branch.name or "(root)"
+
+
+def _in_slot(slot: Slot, key: str) -> Any:
+    if slot.late is not None and key in slot.late:
+        return slot.late[key]
+    event = slot.event
+    if event is None or event.partial:
+        return _MISSING
+    return event.state_delta.get(key, _MISSING)
+
+
+class State(Mapping[str, Any]):
+    """The session's state, as the agent holding this context sees it.
+
+    Reads like a dict of JSON values that cannot be changed in place. ``state["k"] = value``
+    records the write with the next event the agent emits (or with one of its own, when the agent
+    ends, starts a child or asks for something before that). The agent's own branch sees it at
+    once, everybody else when that event is handed out. Writing what is already there is no
+    write.
+
+    Keys with a prefix: ``app:`` and ``user:`` are shared beyond the session, ``temp:`` lives for
+    the run and is never stored. A key cannot be deleted, as in ADK: write None.
+    """
+
+    __slots__ = ("_lane", "_shared", "pending")
+
+    def __init__(self, shared: SharedState, lane: Lane) -> None:
+        """See through ``lane`` onto ``shared``."""
+        self._shared = shared
+        self._lane = lane
+        self.pending: dict[str, Any] = {}
+
+    def __getitem__(self, key: str) -> Any:
+        value = self._visible(key)
+        if value is _MISSING:
+            raise KeyError(key)
+        return value
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of ``key``, or ``default`` if it was never written."""
+        value = self._visible(key)
+        return default if value is _MISSING else value
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self._visible(key) is not _MISSING
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys())
+
+    def __len__(self) -> int:
+        return len(self._keys())
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        """Write ``value``, recorded with the next event.
+
+        Raises:
+            UnstorableError: the value (or the key) has no JSON form.
+            StateError: the key has a reducer; see `contribute`.
+        """
+        if key in self._shared.reducers:
+            message = (
+                f"state[{key!r}] has a reducer, so it is contributed to, not assigned: "
+                f"ctx.state.contribute({key!r}, value)"
+            )
+            raise StateError(message)
+        frozen = _frozen(key, value)
+        visible = self._visible(key)
+        if visible is _MISSING or not same(visible, frozen):
+            self.pending[key] = frozen
+
+    def contribute(self, key: str, value: Any) -> None:
+        """Add ``value`` to a key that has a reducer; recorded with the next event.
+
+        Contributions are combined in the order in which their events are recorded, so none is
+        lost, whoever runs at the same time.
+
+        Raises:
+            UnstorableError: the value has no JSON form.
+            StateError: the key has no reducer.
+        """
+        if key not in self._shared.reducers:
+            message = f"state[{key!r}] has no reducer; declare one: Runner(tree, reducers={{{key!r}: 'append'}})"
+            raise StateError(message)
+        frozen = _frozen(key, value)
+        earlier = self.pending.get(key)
+        self.pending[key] = _Contributions((*earlier.items, frozen) if earlier is not None else (frozen,))
+
+    def update(self, values: Mapping[str, Any]) -> None:
+        """Write several keys; all of them, or none if one cannot be stored."""
+        before = dict(self.pending)
+        try:
+            for key, value in values.items():
+                self[key] = value
+        except BaseException:
+            self.pending.clear()
+            self.pending.update(before)
+            raise
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Return the value of ``key``; write ``default`` first if it was never written."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything this agent sees, as an ordinary dict."""
+        return {key: self[key] for key in self._keys()}
+
+    def __delitem__(self, key: str) -> None:
+        message = f"a state key cannot be deleted; write None: ctx.state[{key!r}] = None"
+        raise StateError(message)
+
+    def __repr__(self) -> str:
+        return f"<State {', '.join(sorted(self._keys()))}>"
+
+    def _keys(self) -> dict[str, None]:
+        keys = dict.fromkeys(self._shared.session.state)
+        for slot in reversed(self._lane.in_flight()):
+            keys.update(dict.fromkeys(slot.late or ()))
+            if slot.event is not None and not slot.event.partial:
+                keys.update(dict.fromkeys(slot.event.state_delta))
+        keys.update(dict.fromkeys(self.pending))
+        return keys
+
+    def _visible(self, key: str) -> Any:
+        contributions: list[_Contributions] = []
+        found = self.pending.get(key, _MISSING)
+        if isinstance(found, _Contributions):
+            contributions.append(found)
+            found = _MISSING
+        if found is _MISSING:
+            for slot in self._lane.in_flight():
+                found = _in_slot(slot, key)
+                if isinstance(found, _Contributions):
+                    contributions.append(found)
+                    found = _MISSING
+                elif found is not _MISSING:
+                    break
+        if found is _MISSING:
+            found = self._shared.session.state.get(key, _MISSING)
+        for contribution in reversed(contributions):
+            found = self._shared.reduce(key, found, contribution.items)
+        return found
+
+    def take_back(self, writes: dict[str, Any]) -> None:
+        """Make the writes of a withdrawn event pending again, below what was written since."""
+        for key, value in writes.items():
+            later = self.pending.get(key, _MISSING)
+            if later is _MISSING:
+                self.pending[key] = value
+            elif isinstance(later, _Contributions) and isinstance(value, _Contributions):
+                self.pending[key] = _Contributions((*value.items, *later.items))
+
+
+def _frozen(key: object, value: Any) -> Any:
+    if type(key) is not str:
+        message = f"a state key is text, not {key!r}"
+        raise StateError(message)
+    try:
+        freeze(key)
+        return freeze(value)
+    except UnstorableError as exc:
+        # The path is put together here, not on the way in: writes that fit are the rule.
+        separator = "" if exc.path.startswith("[") or not exc.path else "."
+        raise UnstorableError(f"state[{key!r}]{separator}{exc.path}", exc.why) from None
+

@@ -1,0 +1,439 @@
+"""The one channel: many branches emit, one reader reads.
+
+Everything a run emits, at any depth, goes through one trio memory channel to one reader. An
+event's life: it is *queued* (its emitter parked, the event can still be withdrawn), *drained*
+(it will be recorded and, if the reader stays, delivered), *handed out* (state and history change
+now, and at no other moment), and *acknowledged* when the reader comes back.
+
+Order: call order per branch; between branches, the order in which the reader drained. The log
+has the same order, because the reader is the one who appends.
+
+Cancellation: cancelling an emitter withdraws its event if it is queued, and else leaves it to be
+recorded (``event.seq`` says which it was). A cancelled reader loses nothing and may read on.
+
+Errors: when the store fails, the stream closes: the tree is cancelled and joined, the reader
+gets the store's error once, emitters get `StreamClosedError`.
+
+Blocking: an emitter parks once per event; the reader parks once per batch.
+
+Everything that touches queue, acknowledgement or rescheduling is protected from
+KeyboardInterrupt: an interrupt between taking an event and waking its emitter would lose both.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Protocol, cast
+
+import outcome
+import trio
+from trio.lowlevel import Abort, Task, checkpoint_if_cancelled, enable_ki_protection, reschedule
+
+from parallel_agent.branch import Branch
+from parallel_agent.errors import BranchCancelledError, ReadError, StreamClosedError
+from session.event import Event, stamp_delta, stamp_origin, stamp_timestamp
+from session.service import SessionService
+from session.session import Session
+
+__all__ = ["Emitter", "Lane", "Slot", "Stream"]
+
+# The states of a slot, in the order of an event's life. Plain integers: they are compared for
+# every event.
+FREE: Final = 0
+QUEUED: Final = 1
+DRAINED: Final = 2
+HANDED_OUT: Final = 3
+WITHDRAWN: Final = 4
+
+UNPLACED: Final = Event().origin
+"""The origin of an event that nobody has emitted yet."""
+
+
+class Emitter(Protocol):
+    """What the stream needs to know of the activation that emits."""
+
+    def take_back(self, writes: dict[str, Any]) -> None:
+        """Take back the state writes of an event that was withdrawn."""
+        ...
+
+
+class Lane:
+    """A branch's way into the stream.
+
+    Attributes:
+        branch: the place in the tree of forks.
+        sealed: the branch was ended by a sibling's decision; nothing of it is recorded any more.
+        slot: the waiting slot, used again and again while one task emits at a time.
+        flight: None as long as one task emits at a time and is not cancelled meanwhile. After
+            that, all slots whose event is queued or drained, oldest first.
+    """
+
+    __slots__ = ("branch", "flight", "sealed", "slot")
+
+    def __init__(self, branch: Branch) -> None:
+        """Make an open lane for ``branch``."""
+        self.branch = branch
+        self.sealed = False
+        self.slot: Slot | None = None
+        self.flight: list[Slot] | None = None
+
+    def in_flight(self) -> list[Slot]:
+        """Return the slots whose event is emitted and not handed out, newest first."""
+        if self.flight is not None:
+            return self.flight[::-1]
+        slot = self.slot
+        return [slot] if slot is not None and slot.state in (QUEUED, DRAINED) else []
+
+
+class Slot:
+    """One parked emitter and its event. Also the abort function of its park: no closure to make.
+
+    ``writes`` are the state writes that the runtime added to the event (they go back to the
+    emitter if it is withdrawn); ``late`` are those whose value is known only when the event is
+    recorded, or that are not recorded at all.
+    """
+
+    __slots__ = ("emitter", "event", "lane", "late", "state", "task", "writes")
+
+    def __init__(self, lane: Lane) -> None:
+        """Make a free slot on ``lane``."""
+        self.lane = lane
+        self.event: Event | None = None
+        self.emitter: Emitter | None = None
+        self.task: Task | None = None
+        self.state = FREE
+        self.writes: dict[str, Any] | None = None
+        self.late: dict[str, Any] | None = None
+
+    @enable_ki_protection
+    def __call__(self, _raise_cancel: object) -> Abort:
+        """Let go of the emitter, which is being cancelled."""
+        self.task = None
+        lane = self.lane
+        if lane.slot is self:
+            # Whatever still refers to this slot (the channel, the reader's batch) keeps it: the
+            # lane must not use it again. Found by a test in which it did.
+            lane.slot = None
+            if self.state == DRAINED:
+                lane.flight = [self]
+        if self.state == QUEUED:
+            self._withdraw()
+        return Abort.SUCCEEDED
+
+    def refuse(self, error: BaseException) -> None:
+        """Take a queued or drained event out of the stream and raise ``error`` at its emitter."""
+        task, self.task = self.task, None
+        if self.lane.slot is self:
+            self.lane.slot = None
+        self._withdraw()
+        if task is not None:
+            reschedule(task, outcome.Error(error))
+
+    def _withdraw(self) -> None:
+        self.state = WITHDRAWN
+        flight = self.lane.flight
+        if flight is not None and self in flight:
+            flight.remove(self)
+            if not flight:
+                self.lane.flight = None
+        event, self.event = self.event, None
+        if event is not None:
+            # As if it had never been emitted: it may be emitted again.
+            stamp_origin(event, UNPLACED)
+            stamp_delta(event, None)
+        writes, self.writes, self.late = self.writes, None, None
+        if writes and self.emitter is not None:
+            self.emitter.take_back(writes)
+
+
+Resolve = Callable[[Slot, "deque[Slot]"], "BaseException | None"]
+"""Settle a slot's late writes, given the slots drained before it; or say why it cannot be recorded."""
+
+
+class Stream:
+    """The channel of one run, and its only reader's side.
+
+    Args:
+        session: the live session; changed here, at hand-out, and nowhere else.
+        service: where events are recorded.
+        clock: seconds since the epoch; read once per batch.
+        stop: cancels the run's tree; called when the store fails.
+        on_escalate: called at the hand-out of an escalating event, with its emitter.
+        resolve: settles late writes and finds conflicts; None if the run can have neither.
+    """
+
+    def __init__(
+        self,
+        *,
+        session: Session,
+        service: SessionService,
+        clock: Callable[[], float],
+        stop: Callable[[str], None],
+        on_escalate: Callable[[Emitter], None],
+        resolve: Resolve,
+        check_conflicts: bool,
+    ) -> None:
+        """Open the stream. The reader is whoever calls `read` first."""
+        self.session = session
+        self.closed = False
+        self.ended = False
+        self.failure: BaseException | None = None
+        self.delivered = 0
+        self._service = service
+        self._clock = clock
+        self._stop = stop
+        self._on_escalate = on_escalate
+        self._resolve = resolve
+        self._check_conflicts = check_conflicts
+        # Unbounded, yet bounded: an emitter waits for its acknowledgement, so there is at most
+        # one event per waiting task in here.
+        channel = trio.open_memory_channel[Slot | None](float("inf"))
+        self._send, self._receive = channel
+        self.post: Callable[[Slot | None], None] = self._send.send_nowait
+        self.buffered = 0
+        self._batch: deque[Slot] = deque()
+        self._held: Slot | None = None
+        self._reading = False
+
+    # The emitters' side.
+
+    @enable_ki_protection
+    def put(
+        self,
+        lane: Lane,
+        emitter: Emitter,
+        event: Event | None,
+        writes: dict[str, Any] | None,
+        late: dict[str, Any] | None,
+        task: Task,
+    ) -> Slot:
+        """Queue ``event``; the caller parks on the slot at once. Without an event, a fence."""
+        slot = lane.slot
+        if slot is None or slot.state != FREE or lane.flight is not None:
+            slot = self._another_slot(lane)
+        slot.event = event
+        slot.emitter = emitter
+        slot.task = task
+        slot.writes = writes
+        slot.late = late
+        slot.state = QUEUED
+        self.buffered += 1
+        self.post(slot)
+        return slot
+
+    def _another_slot(self, lane: Lane) -> Slot:
+        slot = Slot(lane)
+        busy = lane.slot
+        if lane.flight is not None:
+            lane.flight.append(slot)
+        elif busy is None or busy.state == FREE:
+            lane.slot = slot
+        else:
+            # A second task of the same branch emits while the first one waits.
+            lane.flight = [busy, slot] if busy.state in (QUEUED, DRAINED) else [slot]
+            lane.slot = None
+        return slot
+
+    def finish(self, failure: BaseException | None) -> None:
+        """Say that the tree has ended. What it emitted before that is still read first."""
+        if not self.closed:
+            self.failure = failure
+        self.buffered += 1
+        self.post(None)
+
+    # The reader's side.
+
+    @enable_ki_protection
+    async def read(self) -> Event | None:
+        """Acknowledge the event handed out last and return the next; None after the last one.
+
+        Raises:
+            ReadError: another task is reading.
+            BaseException: the run's failure, once, after everything recorded before it.
+        """
+        if self._reading:
+            message = "two tasks are reading one run at the same time; a run has one reader"
+            raise ReadError(message)
+        self._reading = True
+        try:
+            held = self._held
+            if held is not None:
+                self._held = None
+                _acknowledge(held)
+            # Cancelled here or in `_refill`, the reader loses nothing: what is drained stays.
+            await checkpoint_if_cancelled()
+            batch = self._batch
+            while True:
+                while batch:
+                    slot = batch.popleft()
+                    event = self._hand_out(slot)
+                    if event is not None:
+                        self._held = slot
+                        self.delivered += 1
+                        return event
+                    _acknowledge(slot)
+                if self.ended:
+                    break
+                await self._refill()
+        finally:
+            self._reading = False
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            raise failure
+        return None
+
+    @enable_ki_protection
+    async def pump(self) -> BaseException | None:
+        """Record and acknowledge whatever still comes, without delivering it, until the tree has ended.
+
+        The caller has cancelled the tree and shields this call. Returns a KeyboardInterrupt that
+        arrived meanwhile: leaving early on it would leave tasks behind.
+        """
+        interrupt: BaseException | None = None
+        while True:
+            held, self._held = self._held, None
+            if held is not None:
+                _acknowledge(held)
+            while self._batch:
+                slot = self._batch.popleft()
+                self._hand_out(slot)
+                _acknowledge(slot)
+            if self.ended:
+                return interrupt
+            try:
+                await self._refill()
+            except KeyboardInterrupt as exc:
+                interrupt = exc
+            except BaseException as exc:  # noqa: BLE001  # kept: raised when the block ends
+                self.fail(exc)
+
+    def close(self) -> None:
+        """Refuse everything from here on; wake whoever still waits (foreign nurseries)."""
+        self.closed = True
+        waiting = [self._held] if self._held is not None else []
+        waiting += self._batch
+        self._held = None
+        self._batch.clear()
+        while self.buffered:
+            self.buffered -= 1
+            slot = self._receive.receive_nowait()
+            if slot is None:
+                self.ended = True
+            elif slot.state == QUEUED:
+                waiting.append(slot)
+        for slot in waiting:
+            message = "the run's stream is closed: nothing can be emitted any more"
+            slot.refuse(StreamClosedError(message))
+
+    def fail(self, error: BaseException) -> None:
+        """End the run because of ``error``, which is not the tree's: cancel it, close the stream."""
+        if not self.closed:
+            self.close()
+            self._stop(f"the run's stream failed: {type(error).__name__}")
+        self.failure = error
+
+    async def _refill(self) -> None:
+        """Wait for something to be queued, drain all that is, and record it."""
+        slot = await self._receive.receive()
+        if self._service.batches and slot is not None:
+            # The branches woken with this one are about to emit as well: give them their turn.
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        events = self._drain(slot)
+        if not events:
+            return
+        session = self.session
+        try:
+            # All or nothing, so never cancelled half way.
+            with trio.CancelScope(shield=True):
+                await self._service.append(session.key, events, expected_seq=session.last_seq)
+        except BaseException as exc:
+            self.fail(exc)
+            with trio.CancelScope(shield=True):
+                while not self.ended:
+                    self.buffered -= 1
+                    if await self._receive.receive() is None:
+                        self.ended = True
+            self.failure = None
+            raise
+
+    def _drain(self, slot: Slot | None) -> list[Event]:
+        """Move what is queued to the batch, up to and including the first escalating event."""
+        batch = self._batch
+        receive = self._receive.receive_nowait
+        now = self._clock()
+        events: list[Event] = []
+        while True:
+            self.buffered -= 1
+            if slot is None:
+                self.ended = True
+                break
+            event = slot.event
+            if slot.state == QUEUED:
+                refusal = None
+                if event is not None and (slot.late is not None or self._check_conflicts):
+                    refusal = self._resolve(slot, batch)
+                if refusal is not None:
+                    slot.refuse(refusal)
+                else:
+                    slot.state = DRAINED
+                    batch.append(slot)
+                    if event is not None:
+                        stamp_timestamp(event, now)
+                        if not event.partial:
+                            events.append(event)
+                            if event.escalate:
+                                # Its hand-out may end siblings, of which nothing may follow.
+                                break
+            if not self.buffered:
+                break
+            slot = receive()
+        return events
+
+    def _hand_out(self, slot: Slot) -> Event | None:
+        """Make the slot's event visible. Nothing else changes state or history."""
+        slot.state = HANDED_OUT
+        lane = slot.lane
+        if lane.flight is not None and slot in lane.flight:
+            lane.flight.remove(slot)
+            if not lane.flight:
+                lane.flight = None
+        event = slot.event
+        if event is not None and not event.partial:
+            session = self.session
+            session.apply(event)
+            late = slot.late
+            if late is not None:
+                session.state.update(late)
+            if event.escalate:
+                self._on_escalate(cast("Emitter", slot.emitter))
+        return event
+
+
+def _acknowledge(slot: Slot) -> None:
+    task = slot.task
+    slot.task = None
+    slot.event = None
+    slot.writes = None
+    slot.late = None
+    slot.state = FREE
+    if task is not None:
+        reschedule(task)
+
+
+def seal(lane: Lane) -> None:
+    """End a branch: withdraw what it has queued, refuse what it emits from now on.
+
+    Its emitters have been cancelled already; the ones still parked are shielded, and are woken
+    with `BranchCancelledError`.
+    """
+    lane.sealed = True
+    for slot in lane.in_flight():
+        if slot.state == QUEUED:
+            slot.refuse(BranchCancelledError(sealed_message(lane)))
+
+
+def sealed_message(lane: Lane) -> str:
+    """Say why a sealed lane refuses."""
+    return f"branch {lane.branch.name} was ended by a sibling: nothing of it is recorded any more"
+

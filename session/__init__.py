@@ -1,0 +1,79 @@
+"""What is recorded, and where: contents, events, state, sessions, and the services that keep them.
+
+This package knows nothing of agents; ``parallel_agent`` is built on it.
+"""
+
+from __future__ import annotations
+
+from session.codec import Codec, CodecError
+from session.content import (
+    Content,
+    FunctionCall,
+    FunctionResponse,
+    InlineData,
+    OtherPart,
+    Part,
+    Text,
+)
+from session.event import USER, BranchOutcome, Event, EventActions, Origin
+from session.in_memory import InMemorySessionService
+from session.service import (
+    SequenceConflictError,
+    SessionError,
+    SessionExistsError,
+    SessionInfo,
+    SessionNotFoundError,
+    SessionService,
+)
+from session.session import Session, SessionKey, fold
+from session.state import (
+    APP_PREFIX,
+    REDUCERS,
+    TEMP_PREFIX,
+    USER_PREFIX,
+    FrozenDict,
+    FrozenList,
+    FrozenValueError,
+    Reducer,
+    UnstorableError,
+    freeze,
+    thaw,
+)
+
+__all__ = [
+    "APP_PREFIX",
+    "REDUCERS",
+    "TEMP_PREFIX",
+    "USER",
+    "USER_PREFIX",
+    "BranchOutcome",
+    "Codec",
+    "CodecError",
+    "Content",
+    "Event",
+    "EventActions",
+    "FrozenDict",
+    "FrozenList",
+    "FrozenValueError",
+    "FunctionCall",
+    "FunctionResponse",
+    "InMemorySessionService",
+    "InlineData",
+    "Origin",
+    "OtherPart",
+    "Part",
+    "Reducer",
+    "SequenceConflictError",
+    "Session",
+    "SessionError",
+    "SessionExistsError",
+    "SessionInfo",
+    "SessionKey",
+    "SessionNotFoundError",
+    "SessionService",
+    "Text",
+    "UnstorableError",
+    "fold",
+    "freeze",
+    "thaw",
+]

@@ -1,0 +1,678 @@
+"""The one record that everything is made of: an event.
+
+An agent fills in what it *means* (content, actions, output). Who said it, where in the tree and
+when is stamped on by the runtime. Until then an event is an ordinary object that its maker may
+change; from `Event.seal` on it is read-only, for good, and may be shared.
+
+Events are made a hundred thousand times a second, so this module trades a little beauty for
+speed: plain slots instead of a frozen class (four times faster to make), one reference to an
+`Origin` instead of five copied strings, ids and actions made when somebody asks. The measured
+reasons are in ``docs/explanation/design.md``.
+
+Pure values: no I/O, no clock, no event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, NoReturn
+
+import attrs
+
+from session.content import Content, FunctionCall, FunctionResponse, Text
+from session.state import FrozenDict, FrozenValueError, UnstorableError, freeze
+
+__all__ = [
+    "KEPT_ACTIONS",
+    "KEPT_FIELDS",
+    "KEPT_NODE_INFO",
+    "NO_ACTIONS",
+    "OURS",
+    "USER",
+    "BranchOutcome",
+    "Event",
+    "EventActions",
+    "Origin",
+]
+
+USER: Final = "user"
+"""The author of what people say. No agent may have this name."""
+
+OURS: Final = "parallel_agent"
+"""The key of the custom metadata under which the stored form keeps what ADK has no field for."""
+
+KEPT_NODE_INFO: Final = frozenset({"messageAsOutput", "outputFor"})
+"""What ``Event.other["nodeInfo"]`` may hold."""
+
+KEPT_FIELDS: Final = frozenset(
+    {
+        "avgLogprobs",
+        "cacheMetadata",
+        "citationMetadata",
+        "environmentId",
+        "finishReason",
+        "goAway",
+        "groundingMetadata",
+        "inputTranscription",
+        "interactionId",
+        "interactionStatus",
+        "interrupted",
+        "isolationScope",
+        "liveSessionId",
+        "liveSessionResumptionUpdate",
+        "logprobsResult",
+        "modelVersion",
+        "nodeInfo",
+        "outputTranscription",
+        "turnComplete",
+        "turnCompleteReason",
+        "turnId",
+        "usageMetadata",
+        "voiceActivity",
+    }
+)
+"""What ``Event.other`` may hold: JSON names of ADK's event, of any release we know."""
+
+KEPT_ACTIONS: Final = frozenset(
+    {
+        "compaction",
+        "renderUiWidgets",
+        "requestedAuthConfigs",
+        "requestedToolConfirmations",
+        "rewindBeforeInvocationId",
+        "route",
+        "setModelResponse",
+        "transferReason",
+    }
+)
+"""What ``EventActions.other`` may hold, likewise."""
+
+_EMPTY: Final = FrozenDict()
+
+
+class Origin:
+    """Where an event comes from: one object per activation, shared by all its events.
+
+    ``branch`` is None on the root branch. ``path`` is unique to the activation. Subclasses may
+    work the two out when asked; the runtime's does, because at depth a thousand most are never
+    read.
+    """
+
+    __slots__ = ("_branch", "_path", "author", "invocation_id")
+
+    def __init__(
+        self,
+        *,
+        author: str = "",
+        invocation_id: str = "",
+        branch: str | None = None,
+        path: str = "",
+    ) -> None:
+        """All four are plain text; ``branch`` is dotted, ``path`` is slashed."""
+        self.author = author
+        self.invocation_id = invocation_id
+        self._branch = branch
+        self._path = path
+
+    @property
+    def branch(self) -> str | None:
+        """The dotted branch, or None for the root branch."""
+        return self._branch
+
+    @property
+    def path(self) -> str:
+        """The slashed path of the activation from the root of its tree."""
+        return self._path
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.author} at {self.path or '?'}>"
+
+
+_NOWHERE: Final = Origin()
+
+
+def _speakable(text: Any) -> Any:
+    return text.encode(errors="replace").decode() if type(text) is str else text
+
+
+def _is_text(_outcome: object, attribute: attrs.Attribute[str], value: object) -> None:
+    _check_text(value, attribute.name)
+
+
+_is_text_or_none: Final = attrs.validators.optional(_is_text)
+
+
+def _is_count(_outcome: object, attribute: attrs.Attribute[int], value: object) -> None:
+    # 0: cancelled while it was queued.
+    _check_count(value, attribute.name, least=0)
+
+
+def _is_duration(_outcome: object, attribute: attrs.Attribute[float], value: object) -> None:
+    if type(value) not in (int, float):
+        raise UnstorableError(attribute.name, f"seconds are needed, not {value!r}")
+    freeze(value, attribute.name)
+
+
+@attrs.frozen
+class BranchOutcome:
+    """How one branch of a fan-out ended. ``duration`` is in seconds of the run's clock.
+
+    Lone surrogates in ``error_message`` become question marks: an exception that names an odd
+    file must not stop the record of its own failure.
+    """
+
+    name: str = attrs.field(validator=_is_text)
+    status: str = attrs.field(validator=_is_text)
+    error_type: str | None = attrs.field(default=None, validator=_is_text_or_none)
+    error_message: str | None = attrs.field(
+        default=None, converter=_speakable, validator=_is_text_or_none
+    )
+    attempts: int = attrs.field(default=1, validator=_is_count)
+    duration: float = attrs.field(default=0.0, validator=_is_duration)
+
+
+@attrs.define
+class EventActions:
+    """What an event asks for or reports, beside what it says. Field names are ADK's.
+
+    Changeable until its event is sealed.
+
+    Attributes:
+        state_delta: keys and their new values (JSON).
+        artifact_delta: artifact names and the version just saved.
+        escalate: ends the nearest loop, and the siblings of a parallel's direct child.
+        transfer_to_agent: name of the agent to go on with.
+        skip_summarization: the content is final although it holds a function response.
+        end_of_agent: the activation has ended.
+        agent_state: what the activation needs to go on from here.
+        outcomes: how the branches of a fan-out ended, in declaration order.
+        other: actions of ADK that this runtime keeps and does not act on, by their JSON names.
+    """
+
+    state_delta: Mapping[str, Any] = attrs.field(factory=dict)
+    artifact_delta: Mapping[str, int] = attrs.field(factory=dict)
+    escalate: bool = False
+    transfer_to_agent: str | None = None
+    skip_summarization: bool = False
+    end_of_agent: bool = False
+    agent_state: Mapping[str, Any] | None = None
+    outcomes: tuple[BranchOutcome, ...] = ()
+    other: Mapping[str, Any] = _EMPTY
+
+    def __eq__(self, other: object) -> bool:
+        # The generated one wants the same class, and a sealed event's actions have another.
+        if not isinstance(other, EventActions):
+            return NotImplemented
+        names = (field.name for field in attrs.fields(EventActions))
+        return all(getattr(self, name) == getattr(other, name) for name in names)
+
+    __hash__ = None  # type: ignore[assignment]  # they can change
+
+
+class _SealedActions(EventActions):
+    """Actions of a sealed event. Same layout, so that sealing is one assignment."""
+
+    __slots__ = ()
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> EventActions:  # type: ignore[misc]  # see below
+        # Called by `attrs.evolve` and `copy`: a copy of sealed actions is nobody's yet.
+        return EventActions(*args, **kwargs)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        message = f"the event has been emitted: its actions.{name} can no longer be set"
+        raise FrozenValueError(message)
+
+
+_SealedActions.__name__ = _SealedActions.__qualname__ = "EventActions"
+
+
+def _sealed_actions(actions: EventActions) -> EventActions:
+    actions.state_delta = _frozen_mapping(actions.state_delta, "actions.state_delta")
+    actions.artifact_delta = _frozen_mapping(actions.artifact_delta, "actions.artifact_delta")
+    actions.other = _frozen_mapping(actions.other, "actions.other")
+    if actions.agent_state is not None:
+        actions.agent_state = _frozen_mapping(actions.agent_state, "actions.agent_state")
+    actions.__class__ = _SealedActions
+    return actions
+
+
+def _frozen_mapping(value: Any, path: str) -> FrozenDict:
+    kind = type(value)
+    if kind is FrozenDict:
+        return value  # type: ignore[no-any-return]  # narrowed by identity, which mypy does not follow
+    if not isinstance(value, Mapping):
+        raise UnstorableError(path, f"a mapping is needed, not a {kind.__name__}")
+    return freeze(value, path)  # type: ignore[no-any-return]  # a mapping freezes to a FrozenDict
+
+
+NO_ACTIONS: Final[EventActions] = _sealed_actions(EventActions())
+"""The actions of every sealed event that has none."""
+
+
+@attrs.define
+class _Rest:
+    """The fields that most events leave empty, kept out of the way of making one."""
+
+    error_code: str | None = None
+    error_message: str | None = None
+    long_running_tool_ids: tuple[str, ...] = ()
+    custom_metadata: Mapping[str, Any] = _EMPTY
+    attempt: int = 1
+    other: Mapping[str, Any] = _EMPTY
+
+
+_NO_REST: Final = _Rest()
+
+
+class Event:
+    """One thing that happened: said, done, asked or reported.
+
+    ``Event("text")``, ``Event(content=...)``, ``Event(actions=EventActions(...))``,
+    ``Event(output={...})``.
+
+    Args:
+        content: the message; text is short for a content of one text part.
+        actions: what the event asks for beside it.
+        output: the activation's result so far, a JSON value; None is "no output".
+        partial: a piece of a message that will come whole later. Partial events are delivered,
+            and acknowledged, but never recorded: no sequence number, no state.
+        error_code: short name of an error the event reports.
+        error_message: the error in words.
+        long_running_tool_ids: ids of function calls whose answer comes later.
+        custom_metadata: a JSON object of the maker's own.
+        attempt: which attempt of a retried activation emitted it, from 1.
+        other: fields of ADK's event that this runtime keeps and does not act on.
+        origin: who says it, and where. The runtime stamps it on; give it only when making an
+            event that some other system recorded.
+        id: likewise. Without one, the id is derived from invocation and sequence number.
+        timestamp: likewise, seconds since the epoch.
+        seq: likewise, the place in its session's log, from 1.
+
+    An event is read-only once emitted: setting a field raises `FrozenValueError`.
+    """
+
+    __slots__ = (
+        "_actions",
+        "_content",
+        "_delta",
+        "_id",
+        "_origin",
+        "_rest",
+        "output",
+        "partial",
+        "seq",
+        "timestamp",
+    )
+
+    def __init__(
+        self,
+        content: str | Content | None = None,
+        *,
+        actions: EventActions | None = None,
+        output: Any = None,
+        partial: bool = False,
+        error_code: str | None = None,
+        error_message: str | None = None,
+        long_running_tool_ids: Iterable[str] = (),
+        custom_metadata: Mapping[str, Any] = _EMPTY,
+        attempt: int = 1,
+        other: Mapping[str, Any] = _EMPTY,
+        origin: Origin = _NOWHERE,
+        id: str | None = None,
+        timestamp: float = 0.0,
+        seq: int | None = None,
+    ) -> None:
+        """See the class."""
+        self._content = content
+        self._actions = actions
+        self._delta: FrozenDict | None = None
+        self.output = output
+        self.partial = partial
+        self._origin = origin
+        self._id = id
+        self.timestamp = timestamp
+        self.seq = seq
+        if (
+            error_code is None
+            and error_message is None
+            and long_running_tool_ids == ()
+            and custom_metadata is _EMPTY
+            and attempt == 1
+            and other is _EMPTY
+        ):
+            self._rest = _NO_REST
+        else:
+            self._rest = _Rest(
+                error_code,
+                error_message,
+                tuple(long_running_tool_ids),
+                custom_metadata,
+                attempt,
+                other,
+            )
+
+    # What it says.
+
+    @property
+    def content(self) -> Content | None:
+        """The message, or None."""
+        content = self._content
+        return Content((Text(content),)) if type(content) is str else content  # type: ignore[return-value]  # narrowed by type()
+
+    @content.setter
+    def content(self, value: str | Content | None) -> None:
+        self._content = value
+
+    @property
+    def text(self) -> str:
+        """The content's text; ``""`` when there is none."""
+        content = self._content
+        if type(content) is str:
+            return content
+        return "" if content is None else content.text  # type: ignore[union-attr]  # narrowed by type()
+
+    @property
+    def function_calls(self) -> tuple[FunctionCall, ...]:
+        """The calls among the content's parts."""
+        content = self._content
+        if not isinstance(content, Content):
+            return ()
+        return tuple(part for part in content.parts if isinstance(part, FunctionCall))
+
+    @property
+    def function_responses(self) -> tuple[FunctionResponse, ...]:
+        """The tool answers among the content's parts."""
+        content = self._content
+        if not isinstance(content, Content):
+            return ()
+        return tuple(part for part in content.parts if isinstance(part, FunctionResponse))
+
+    @property
+    def is_final(self) -> bool:
+        """Whether this is something to show as an answer: whole, and no step of a tool call."""
+        if self.partial:
+            return False
+        if self._content is None or type(self._content) is str:
+            return True
+        if self._rest.long_running_tool_ids or (
+            self._actions is not None and self._actions.skip_summarization
+        ):
+            return True
+        return not self.function_calls and not self.function_responses
+
+    # What it asks for.
+
+    @property
+    def actions(self) -> EventActions:
+        """What the event asks for. Never None; changeable until the event is emitted."""
+        actions = self._actions
+        if self._delta is not None:
+            # The runtime added state writes: show them as if the maker had.
+            base = NO_ACTIONS if actions is None else actions
+            merged = EventActions(
+                state_delta=self._delta,
+                **{
+                    field.name: getattr(base, field.name)
+                    for field in attrs.fields(EventActions)
+                    if field.name != "state_delta"
+                },
+            )
+            actions = _sealed_actions(merged)
+            if self.seq is not None:
+                # Recorded, so it can no longer be withdrawn: the writes are the event's own now.
+                stamp_delta(self, None)
+                _set_actions(self, actions)
+        elif actions is None:
+            if type(self) is _SealedEvent:
+                return NO_ACTIONS
+            self._actions = actions = EventActions()
+        return actions
+
+    @actions.setter
+    def actions(self, value: EventActions | None) -> None:
+        self._actions = value
+
+    @property
+    def state_delta(self) -> Mapping[str, Any]:
+        """``actions.state_delta``, without making the actions."""
+        delta = self._delta
+        if delta is not None:
+            return delta
+        actions = self._actions
+        return _EMPTY if actions is None else actions.state_delta
+
+    @property
+    def escalate(self) -> bool:
+        """``actions.escalate``, without making the actions."""
+        actions = self._actions
+        return actions is not None and actions.escalate
+
+    # Where it comes from.
+
+    @property
+    def origin(self) -> Origin:
+        """Who emitted it, and where in the tree."""
+        return self._origin
+
+    @property
+    def author(self) -> str:
+        """The agent's name, or ``"user"``."""
+        return self._origin.author
+
+    @property
+    def branch(self) -> str | None:
+        """The branch it was emitted on; None on the root branch."""
+        return self._origin.branch
+
+    @property
+    def path(self) -> str:
+        """The activation that emitted it; unlike names, unique in its invocation."""
+        return self._origin.path
+
+    @property
+    def invocation_id(self) -> str:
+        """The run it belongs to."""
+        return self._origin.invocation_id
+
+    @property
+    def id(self) -> str:
+        """Unique in the session. Empty until the event is recorded."""
+        if self._id is not None:
+            return self._id
+        return "" if self.seq is None else f"{self._origin.invocation_id}-{self.seq}"
+
+    # The rest.
+
+    @property
+    def error_code(self) -> str | None:
+        """Short name of the error the event reports, if it does."""
+        return self._rest.error_code
+
+    @property
+    def error_message(self) -> str | None:
+        """The error in words."""
+        return self._rest.error_message
+
+    @property
+    def long_running_tool_ids(self) -> tuple[str, ...]:
+        """Ids of the function calls whose answer comes later."""
+        return self._rest.long_running_tool_ids
+
+    @property
+    def custom_metadata(self) -> Mapping[str, Any]:
+        """The maker's own JSON object."""
+        return self._rest.custom_metadata
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt of a retried activation emitted it, from 1."""
+        return self._rest.attempt
+
+    @property
+    def other(self) -> Mapping[str, Any]:
+        """Fields of ADK's event that this runtime keeps and does not act on."""
+        return self._rest.other
+
+    # Its life.
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the event has been emitted, and so can no longer change."""
+        return type(self) is _SealedEvent
+
+    def seal(self) -> None:
+        """Check that the event can be stored, freeze what it holds, and make it read-only.
+
+        Idempotent. On an error the event is as it was, but for containers already frozen.
+
+        Raises:
+            UnstorableError: some value has no JSON form; the message names the field.
+        """
+        if type(self) is _SealedEvent:
+            return
+        content = self._content
+        if type(content) is str:
+            if not content.isascii():
+                freeze(content, "content.text")
+        elif content is not None:
+            _check_content(content)
+        if self.output is not None:
+            self.output = freeze(self.output, "output")
+        if type(self.partial) is not bool:
+            raise UnstorableError("partial", f"True or False is needed, not {self.partial!r}")
+        rest = self._rest
+        if rest is not _NO_REST:
+            _seal_rest(rest)
+        # Last: actions cannot be unsealed if something after them is refused.
+        actions = self._actions
+        if actions is not None and type(actions) is not _SealedActions:
+            _check_actions(actions)
+            _sealed_actions(actions)
+        self.__class__ = _SealedEvent
+
+    def __repr__(self) -> str:
+        where = self._origin.path or self._origin.author or "not emitted"
+        what = repr(self.text) if self.text else "partial" if self.partial else "no text"
+        return f"<Event {self.seq if self.seq is not None else '-'} {where}: {what}>"
+
+
+class _SealedEvent(Event):
+    """An event after `Event.seal`. Same layout, so that sealing is one assignment."""
+
+    __slots__ = ()
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        message = f"the event has been emitted: {name} can no longer be set"
+        raise FrozenValueError(message)
+
+    def __delattr__(self, name: str) -> NoReturn:
+        message = f"the event has been emitted: {name} can no longer be deleted"
+        raise FrozenValueError(message)
+
+    # Copies of what cannot change are the thing itself. (The usual way would set its fields.)
+
+    def __copy__(self) -> Event:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Event:
+        return self
+
+
+_SealedEvent.__name__ = _SealedEvent.__qualname__ = "Event"
+
+# The recorder's own way past the seal: it stamps place, time and number after the agent let go.
+# Slots are descriptors, which a type checker does not know; hence `vars`.
+stamp_delta: Final[Callable[[Event, FrozenDict | None], None]] = vars(Event)["_delta"].__set__
+stamp_id: Final[Callable[[Event, str | None], None]] = vars(Event)["_id"].__set__
+stamp_origin: Final[Callable[[Event, Origin], None]] = vars(Event)["_origin"].__set__
+stamp_seq: Final[Callable[[Event, int | None], None]] = vars(Event)["seq"].__set__
+stamp_timestamp: Final[Callable[[Event, float], None]] = vars(Event)["timestamp"].__set__
+_set_actions: Final[Callable[[Event, EventActions], None]] = vars(Event)["_actions"].__set__
+
+
+def _check_content(content: Any) -> None:
+    if not isinstance(content, Content):
+        raise UnstorableError(
+            "content", f"a Content or text is needed, not a {type(content).__name__}"
+        )
+    for index, part in enumerate(content.parts):
+        if isinstance(part, Text):
+            freeze(part.text, f"content.parts[{index}].text")
+        elif isinstance(part, FunctionCall | FunctionResponse):
+            _check_optional_text(part.name, f"content.parts[{index}].name")
+            _check_optional_text(part.id, f"content.parts[{index}].id")
+
+
+def _check_optional_text(value: Any, path: str) -> None:
+    if value is not None:
+        _check_text(value, path)
+
+
+def _check_text(value: Any, path: str) -> None:
+    if type(value) is not str:
+        raise UnstorableError(path, f"text is needed, not a {type(value).__name__}")
+    freeze(value, path)
+
+
+def _seal_rest(rest: _Rest) -> None:
+    rest.custom_metadata = _frozen_mapping(rest.custom_metadata, "custom_metadata")
+    if OURS in rest.custom_metadata:
+        raise UnstorableError(f"custom_metadata.{OURS}", "this key is the runtime's own")
+    rest.other = _frozen_mapping(rest.other, "other")
+    _check_kept(rest.other, KEPT_FIELDS, "other")
+    if "nodeInfo" in rest.other:
+        node_info = _frozen_mapping(rest.other["nodeInfo"], "other.nodeInfo")
+        _check_kept(node_info, KEPT_NODE_INFO, "other.nodeInfo")
+    for name in ("error_code", "error_message"):
+        _check_optional_text(getattr(rest, name), name)
+    for index, tool_id in enumerate(rest.long_running_tool_ids):
+        _check_text(tool_id, f"long_running_tool_ids[{index}]")
+    _check_count(rest.attempt, "attempt")
+
+
+def _check_kept(other: Mapping[str, Any], known: frozenset[str], path: str) -> None:
+    for name in other:
+        if name not in known:
+            raise UnstorableError(f"{path}.{name}", "ADK has no such field")
+
+
+def _check_count(value: Any, path: str, *, least: int = 1) -> None:
+    if type(value) is not int or value < least:
+        raise UnstorableError(path, f"a whole number from {least} on is needed, not {value!r}")
+
+
+def _check_actions(actions: Any) -> None:
+    if not isinstance(actions, EventActions):
+        raise UnstorableError("actions", f"EventActions are needed, not a {type(actions).__name__}")
+    _check_optional_text(actions.transfer_to_agent, "actions.transfer_to_agent")
+    for name in ("escalate", "skip_summarization", "end_of_agent"):
+        value = getattr(actions, name)
+        # ADK writes None for "not set".
+        if value is None:
+            setattr(actions, name, False)
+        elif type(value) is not bool:
+            raise UnstorableError(f"actions.{name}", f"True or False is needed, not {value!r}")
+    if actions.artifact_delta:
+        _check_versions(_frozen_mapping(actions.artifact_delta, "actions.artifact_delta"))
+    if actions.other:
+        _check_kept(_frozen_mapping(actions.other, "actions.other"), KEPT_ACTIONS, "actions.other")
+    if actions.outcomes != ():
+        actions.outcomes = _checked_outcomes(actions.outcomes)
+
+
+def _check_versions(delta: Mapping[str, Any]) -> None:
+    for name, version in delta.items():
+        if type(version) is not int:
+            path = f"actions.artifact_delta.{name}"
+            raise UnstorableError(path, f"a version is a whole number, not {version!r}")
+
+
+def _checked_outcomes(outcomes: Any) -> tuple[BranchOutcome, ...]:
+    if not isinstance(outcomes, list | tuple):
+        why = f"BranchOutcomes are needed, not a {type(outcomes).__name__}"
+        raise UnstorableError("actions.outcomes", why)
+    for index, outcome in enumerate(outcomes):
+        if not isinstance(outcome, BranchOutcome):
+            why = f"a BranchOutcome is needed, not a {type(outcome).__name__}"
+            raise UnstorableError(f"actions.outcomes[{index}]", why)
+    return tuple(outcomes)
