@@ -28,9 +28,9 @@ from parallel_agent.errors import (
 )
 from parallel_agent.lifecycle import Status, Step, advance
 from parallel_agent.overlay import SharedState, State
-from parallel_agent.stream import UNPLACED, Lane, Stream, seal, sealed_message
+from parallel_agent.stream import FREE, QUEUED, UNPLACED, Lane, Slot, Stream, seal, sealed_message
 from session.content import Content
-from session.event import Event, stamp_delta, stamp_origin
+from session.event import Event, stamp_origin
 from session.session import SessionKey
 
 if TYPE_CHECKING:
@@ -220,41 +220,52 @@ class Activation:
         event = item if isinstance(item, Event) else _as_event(item)
         stream = self.invocation.stream
         lane = self.lane
-        if lane.sealed or stream.closed or self.status is not Status.RUNNING:
+        if self.status is not Status.RUNNING or lane.sealed or stream.closed:
             self._refuse_emit()
         if event.origin is not UNPLACED:
             message = f"{event!r} was emitted already; make a new event"
             raise EmitError(message)
         event.seal()
-        late = writes = None
+        slot = lane.slot
+        if slot is None or slot.state != FREE:
+            slot = lane.another_slot()
         if not event.partial:
             key = self.agent.output_key
             if key is not None and key not in self.invocation.shared.reducers:
                 self._write_output(self._output_after(event))
-            state = self.state
-            if state.pending:
-                writes, state.pending = state.pending, {}
-                delta, late = self.invocation.shared.split(writes, event.state_delta)
-                stamp_delta(event, delta)
-            elif event.state_delta and self.invocation.shared.is_late(event.state_delta):
-                delta, late = self.invocation.shared.split(None, event.state_delta)
-                stamp_delta(event, delta)
+            if self.state.pending or event.state_delta:
+                self.state.attach(event, slot)
         stamp_origin(event, self.place)
-        slot = stream.put(lane, self, event, writes, late, current_task())
+        await self._park(slot, event)
+        if event.output is None and not self._has_output:
+            self.output = event.final_text or self.output
+        else:
+            self._note_output(event)
+        return event
+
+    @enable_ki_protection
+    async def _park(self, slot: Slot, event: Event | None) -> None:
+        """Queue the slot, and wait until the reader has come back for the next event."""
+        stream = self.invocation.stream
+        slot.event = event
+        slot.emitter = self
+        slot.task = current_task()
+        slot.state = QUEUED
+        stream.buffered += 1
+        stream.post(slot)
         try:
             await wait_task_rescheduled(slot)
         except BaseException:
-            if event.origin is self.place:
+            if event is not None and event.origin is self.place:
                 self._note_output(event)  # not withdrawn: it is, or will be, recorded
             raise
-        self._note_output(event)
-        return event
 
-    def take_back(self, writes: dict[str, Any]) -> None:
-        """Take back the writes of an event that was withdrawn, but for the output it would have made."""
+    def take_back(self, writes: Mapping[str, Any]) -> None:
+        """Take back the writes of a withdrawn event, but for the output it would have made."""
         key = self.agent.output_key
-        if key is not None and writes.pop(key, None) is not None:
+        if key in writes:
             self._written_output = None
+            writes = {name: value for name, value in writes.items() if name != key}
         self.state.take_back(writes)
 
     async def flush(self) -> None:
@@ -273,8 +284,8 @@ class Activation:
         # batch. A slot without an event comes after it.
         if self.invocation.stream.closed:
             self._refuse_emit()
-        slot = self.invocation.stream.put(self.lane, self, None, None, None, current_task())
-        await wait_task_rescheduled(slot)
+        slot = self.lane.another_slot()
+        await self._park(slot, None)
 
     def _refuse_emit(self) -> None:
         if self.invocation.stream.closed:

@@ -17,16 +17,25 @@ import attrs
 
 from parallel_agent.branch import NEWEST, Branch
 from parallel_agent.errors import StateConflictError, StateError
-from parallel_agent.stream import Lane, Slot
+from parallel_agent.stream import IN_FLIGHT, Lane, Slot
 from session.event import Event, stamp_delta
 from session.session import Session
-from session.state import TEMP_PREFIX, FrozenDict, Reducer, UnstorableError, freeze, same
+from session.state import TEMP_PREFIX, FrozenDict, Reducer, UnstorableError, freeze, frozen_dict, same
 
 __all__ = ["OnConflict", "SharedState", "State"]
 
 OnConflict = Literal["last", "error"]
 
 _MISSING: Final[Any] = object()
+
+_SHORT_INT: Final = 64
+"""Bits of an integer that needs no further check."""
+
+
+class _Writes(dict[str, Any]):
+    """Pending writes. Same layout as `FrozenDict`, so that emitting them is one assignment."""
+
+    __slots__ = ()
 
 
 @attrs.define(eq=False)
@@ -47,8 +56,8 @@ class SharedState:
         self._writers: dict[str, tuple[Branch, Event]] = {}
 
     def split(
-        self, writes: dict[str, Any] | None, explicit: Mapping[str, Any]
-    ) -> tuple[FrozenDict | None, dict[str, Any] | None]:
+        self, writes: Mapping[str, Any], explicit: Mapping[str, Any]
+    ) -> tuple[FrozenDict, dict[str, Any] | None]:
         """Return what an event records of these writes as it stands, and what is settled late.
 
         Late are contributions (their result depends on what is recorded before them) and
@@ -57,7 +66,7 @@ class SharedState:
         reducers = self.reducers
         late: dict[str, Any] = {}
         plain: dict[str, Any] = {}
-        for key, value in (writes or {}).items():
+        for key, value in writes.items():
             (late if isinstance(value, _Contributions) or key.startswith(TEMP_PREFIX) else plain)[key] = value
         for key, value in explicit.items():
             if key in reducers:
@@ -67,7 +76,7 @@ class SharedState:
                 late[key] = value
             else:
                 plain[key] = value
-        return FrozenDict(plain), late or None
+        return frozen_dict(plain), late or None
 
     def is_late(self, delta: Mapping[str, Any]) -> bool:
         """Whether an explicit delta holds a key that `split` must take out."""
@@ -102,7 +111,7 @@ class SharedState:
                         return exc
                 (temporary if key.startswith(TEMP_PREFIX) else recorded)[key] = settled
             if recorded:
-                stamp_delta(event, FrozenDict({**delta, **recorded}))
+                stamp_delta(event, frozen_dict({**delta, **recorded}))
             slot.late = temporary or None
         if self.check_conflicts and delta:
             branch = slot.lane.branch
@@ -163,13 +172,16 @@ class State(Mapping[str, Any]):
     the run and is never stored. A key cannot be deleted, as in ADK: write None.
     """
 
-    __slots__ = ("_lane", "_shared", "pending")
+    __slots__ = ("_lane", "_pending", "_settled_late", "_shared", "_state")
 
     def __init__(self, shared: SharedState, lane: Lane) -> None:
         """See through ``lane`` onto ``shared``."""
         self._shared = shared
+        self._state = shared.session.state
         self._lane = lane
-        self.pending: dict[str, Any] = {}
+        self._pending = _Writes()
+        # Some pending write must be split off when it is emitted (see `SharedState.split`).
+        self._settled_late = False
 
     def __getitem__(self, key: str) -> Any:
         value = self._visible(key)
@@ -198,16 +210,25 @@ class State(Mapping[str, Any]):
             UnstorableError: the value (or the key) has no JSON form.
             StateError: the key has a reducer; see `contribute`.
         """
+        kind = type(value)
+        if (
+            type(key) is not str
+            or not key.isascii()
+            or not (kind is int and value.bit_length() <= _SHORT_INT)
+            and not (kind is str and value.isascii())
+        ):
+            value = _frozen(key, value)
         if key in self._shared.reducers:
             message = (
                 f"state[{key!r}] has a reducer, so it is contributed to, not assigned: "
                 f"ctx.state.contribute({key!r}, value)"
             )
             raise StateError(message)
-        frozen = _frozen(key, value)
         visible = self._visible(key)
-        if visible is _MISSING or not same(visible, frozen):
-            self.pending[key] = frozen
+        if visible is _MISSING or not same(visible, value):
+            self._pending[key] = value
+            if key.startswith(TEMP_PREFIX):
+                self._settled_late = True
 
     def contribute(self, key: str, value: Any) -> None:
         """Add ``value`` to a key that has a reducer; recorded with the next event.
@@ -223,18 +244,18 @@ class State(Mapping[str, Any]):
             message = f"state[{key!r}] has no reducer; declare one: Runner(tree, reducers={{{key!r}: 'append'}})"
             raise StateError(message)
         frozen = _frozen(key, value)
-        earlier = self.pending.get(key)
-        self.pending[key] = _Contributions((*earlier.items, frozen) if earlier is not None else (frozen,))
+        earlier = self._pending.get(key)
+        self._settled_late = True
+        self._pending[key] = _Contributions((*earlier.items, frozen) if earlier is not None else (frozen,))
 
     def update(self, values: Mapping[str, Any]) -> None:
         """Write several keys; all of them, or none if one cannot be stored."""
-        before = dict(self.pending)
+        before = _Writes(self._pending)
         try:
             for key, value in values.items():
                 self[key] = value
         except BaseException:
-            self.pending.clear()
-            self.pending.update(before)
+            self._pending = before
             raise
 
     def setdefault(self, key: str, default: Any = None) -> Any:
@@ -255,22 +276,26 @@ class State(Mapping[str, Any]):
         return f"<State {', '.join(sorted(self._keys()))}>"
 
     def _keys(self) -> dict[str, None]:
-        keys = dict.fromkeys(self._shared.session.state)
+        keys = dict.fromkeys(self._state)
         for slot in reversed(self._lane.in_flight()):
             keys.update(dict.fromkeys(slot.late or ()))
             if slot.event is not None and not slot.event.partial:
                 keys.update(dict.fromkeys(slot.event.state_delta))
-        keys.update(dict.fromkeys(self.pending))
+        keys.update(dict.fromkeys(self._pending))
         return keys
 
     def _visible(self, key: str) -> Any:
+        lane = self._lane
+        slot = lane.slot
+        if not self._pending and lane.flight is None and (slot is None or slot.state not in IN_FLIGHT):
+            return self._state.get(key, _MISSING)
         contributions: list[_Contributions] = []
-        found = self.pending.get(key, _MISSING)
+        found = self._pending.get(key, _MISSING)
         if isinstance(found, _Contributions):
             contributions.append(found)
             found = _MISSING
         if found is _MISSING:
-            for slot in self._lane.in_flight():
+            for slot in lane.in_flight():
                 found = _in_slot(slot, key)
                 if isinstance(found, _Contributions):
                     contributions.append(found)
@@ -278,19 +303,46 @@ class State(Mapping[str, Any]):
                 elif found is not _MISSING:
                     break
         if found is _MISSING:
-            found = self._shared.session.state.get(key, _MISSING)
+            found = self._state.get(key, _MISSING)
         for contribution in reversed(contributions):
             found = self._shared.reduce(key, found, contribution.items)
         return found
 
-    def take_back(self, writes: dict[str, Any]) -> None:
+    # The runtime's side.
+
+    @property
+    def pending(self) -> bool:
+        """Whether something is written that no event has taken along yet."""
+        return bool(self._pending)
+
+    def attach(self, event: Event, slot: Slot) -> None:
+        """Let ``event``, about to be queued in ``slot``, take the pending writes along."""
+        writes = self._pending
+        explicit = event.state_delta
+        if writes:
+            self._pending = _Writes()
+            late, self._settled_late = self._settled_late, False
+            if not late and not explicit:
+                writes.__class__ = FrozenDict  # a flip, not a copy: nobody else holds it
+                slot.writes = writes
+                stamp_delta(event, writes)
+                return
+            slot.writes = writes
+        elif not self._shared.is_late(explicit):
+            return
+        delta, slot.late = self._shared.split(writes, explicit)
+        stamp_delta(event, delta)
+
+    def take_back(self, writes: Mapping[str, Any]) -> None:
         """Make the writes of a withdrawn event pending again, below what was written since."""
+        self._settled_late = True
+        pending = self._pending
         for key, value in writes.items():
-            later = self.pending.get(key, _MISSING)
+            later = pending.get(key, _MISSING)
             if later is _MISSING:
-                self.pending[key] = value
+                pending[key] = value
             elif isinstance(later, _Contributions) and isinstance(value, _Contributions):
-                self.pending[key] = _Contributions((*value.items, *later.items))
+                pending[key] = _Contributions((*value.items, *later.items))
 
 
 def _frozen(key: object, value: Any) -> Any:

@@ -23,7 +23,7 @@ KeyboardInterrupt: an interrupt between taking an event and waking its emitter w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, cast
 
 import outcome
@@ -36,7 +36,7 @@ from session.event import Event, stamp_delta, stamp_origin, stamp_timestamp
 from session.service import SessionService
 from session.session import Session
 
-__all__ = ["Emitter", "Lane", "Slot", "Stream"]
+__all__ = ["FREE", "IN_FLIGHT", "QUEUED", "UNPLACED", "Emitter", "Lane", "Slot", "Stream"]
 
 # The states of a slot, in the order of an event's life. Plain integers: they are compared for
 # every event.
@@ -45,6 +45,7 @@ QUEUED: Final = 1
 DRAINED: Final = 2
 HANDED_OUT: Final = 3
 WITHDRAWN: Final = 4
+IN_FLIGHT: Final = (QUEUED, DRAINED)
 
 UNPLACED: Final = Event().origin
 """The origin of an event that nobody has emitted yet."""
@@ -53,7 +54,7 @@ UNPLACED: Final = Event().origin
 class Emitter(Protocol):
     """What the stream needs to know of the activation that emits."""
 
-    def take_back(self, writes: dict[str, Any]) -> None:
+    def take_back(self, writes: Mapping[str, Any]) -> None:
         """Take back the state writes of an event that was withdrawn."""
         ...
 
@@ -78,12 +79,26 @@ class Lane:
         self.slot: Slot | None = None
         self.flight: list[Slot] | None = None
 
+    def another_slot(self) -> Slot:
+        """Return a slot to use when ``slot`` cannot be."""
+        slot = Slot(self)
+        busy = self.slot
+        if self.flight is not None:
+            self.flight.append(slot)
+        elif busy is None:
+            self.slot = slot
+        else:
+            # A second task of the same branch emits while the first one waits.
+            self.flight = [busy, slot] if busy.state in IN_FLIGHT else [slot]
+            self.slot = None
+        return slot
+
     def in_flight(self) -> list[Slot]:
         """Return the slots whose event is emitted and not handed out, newest first."""
         if self.flight is not None:
             return self.flight[::-1]
         slot = self.slot
-        return [slot] if slot is not None and slot.state in (QUEUED, DRAINED) else []
+        return [slot] if slot is not None and slot.state in IN_FLIGHT else []
 
 
 class Slot:
@@ -103,7 +118,7 @@ class Slot:
         self.emitter: Emitter | None = None
         self.task: Task | None = None
         self.state = FREE
-        self.writes: dict[str, Any] | None = None
+        self.writes: Mapping[str, Any] | None = None
         self.late: dict[str, Any] | None = None
 
     @enable_ki_protection
@@ -196,44 +211,7 @@ class Stream:
         self._held: Slot | None = None
         self._reading = False
 
-    # The emitters' side.
-
-    @enable_ki_protection
-    def put(
-        self,
-        lane: Lane,
-        emitter: Emitter,
-        event: Event | None,
-        writes: dict[str, Any] | None,
-        late: dict[str, Any] | None,
-        task: Task,
-    ) -> Slot:
-        """Queue ``event``; the caller parks on the slot at once. Without an event, a fence."""
-        slot = lane.slot
-        if slot is None or slot.state != FREE or lane.flight is not None:
-            slot = self._another_slot(lane)
-        slot.event = event
-        slot.emitter = emitter
-        slot.task = task
-        slot.writes = writes
-        slot.late = late
-        slot.state = QUEUED
-        self.buffered += 1
-        self.post(slot)
-        return slot
-
-    def _another_slot(self, lane: Lane) -> Slot:
-        slot = Slot(lane)
-        busy = lane.slot
-        if lane.flight is not None:
-            lane.flight.append(slot)
-        elif busy is None or busy.state == FREE:
-            lane.slot = slot
-        else:
-            # A second task of the same branch emits while the first one waits.
-            lane.flight = [busy, slot] if busy.state in (QUEUED, DRAINED) else [slot]
-            lane.slot = None
-        return slot
+    # The emitters' side: `Activation.emit` fills a slot of its lane and posts it.
 
     def finish(self, failure: BaseException | None) -> None:
         """Say that the tree has ended. What it emitted before that is still read first."""
@@ -336,7 +314,8 @@ class Stream:
     async def _refill(self) -> None:
         """Wait for something to be queued, drain all that is, and record it."""
         slot = await self._receive.receive()
-        if self._service.batches and slot is not None:
+        service = self._service
+        if service.batches and slot is not None:
             # The branches woken with this one are about to emit as well: give them their turn.
             await trio.lowlevel.cancel_shielded_checkpoint()
         events = self._drain(slot)
@@ -344,9 +323,12 @@ class Stream:
             return
         session = self.session
         try:
-            # All or nothing, so never cancelled half way.
-            with trio.CancelScope(shield=True):
-                await self._service.append(session.key, events, expected_seq=session.last_seq)
+            if service.blocks:
+                # All or nothing, so never cancelled half way.
+                with trio.CancelScope(shield=True):
+                    await service.append(session.key, events, expected_seq=session.last_seq)
+            else:
+                await service.append(session.key, events, expected_seq=session.last_seq)
         except BaseException as exc:
             self.fail(exc)
             with trio.CancelScope(shield=True):

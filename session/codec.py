@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, urlsafe_b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, NewType, TypeAlias, assert_never, get_origin
 
 import attrs
@@ -37,6 +38,7 @@ from session.event import (
     KEPT_ACTIONS,
     KEPT_FIELDS,
     KEPT_NODE_INFO,
+    NO_ACTIONS,
     OURS,
     BranchOutcome,
     Event,
@@ -257,11 +259,12 @@ def _sort(
     fields: dict[str, Any] = {}
     other: dict[str, Any] = {}
     for key, item in value.items():
+        if item is None:
+            # ADK's "not set". It says nothing, so a later ADK's new field may be there as well.
+            continue
         name, found = (ours[key], fields) if key in ours else (kept.get(key), other)
         if name is None:
             raise UnstorableError(str(key), "there is no such field")
-        if item is None:  # ADK's "not set"
-            continue
         if name in found:
             raise UnstorableError(key, "it is there twice, in two spellings")
         found[name] = item if found is fields else freeze(item, key)
@@ -307,7 +310,7 @@ def _as_event(stored: _StoredEvent) -> Event:
 
 _PART_NAMES: Final = _names(_StoredPart)
 # What each kind of part is made of, and what of it a part that we know must have.
-_MEMBERS: Final[Mapping[str, tuple[Mapping[str, str], Set[str]]]] = {
+_MEMBERS: Final[Mapping[str, tuple[Mapping[str, str], AbstractSet[str]]]] = {
     "function_call": (_names(FunctionCall), {"name"}),
     "function_response": (_names(FunctionResponse), {"name"}),
     "inline_data": (_names(InlineData), {"data", "mime_type"}),
@@ -448,12 +451,14 @@ def _event_object(event: Event) -> dict[str, Any]:
     if event.output is not None:
         stored["output"] = event.output
     stored |= _set_only(
-        partial=event.partial,
-        error_code=event.error_code,
-        error_message=event.error_message,
-        long_running_tool_ids=list(event.long_running_tool_ids),
-        **event.other,
+        {
+            "partial": event.partial,
+            "errorCode": event.error_code,
+            "errorMessage": event.error_message,
+            "longRunningToolIds": list(event.long_running_tool_ids),
+        }
     )
+    stored |= event.other
     if event.path:
         path = _checked(_read_text, event.path, "nodeInfo.path")
         stored["nodeInfo"] = {"path": path, **event.other.get("nodeInfo", {})}
@@ -472,22 +477,32 @@ def _our_object(event: Event) -> dict[str, Any]:
     if event.attempt != 1:
         ours["attempt"] = event.attempt
     if outcomes := event.actions.outcomes:
-        ours["outcomes"] = [_set_only(**attrs.asdict(outcome)) for outcome in outcomes]
+        ours["outcomes"] = [_outcome_object(outcome) for outcome in outcomes]
     return ours
 
 
 def _actions_object(actions: EventActions) -> dict[str, Any]:
+    if actions is NO_ACTIONS:
+        return {}
     stored = _set_only(
-        state_delta=actions.state_delta,
-        artifact_delta=actions.artifact_delta,
-        escalate=actions.escalate,
-        transfer_to_agent=actions.transfer_to_agent,
-        skip_summarization=actions.skip_summarization,
-        end_of_agent=actions.end_of_agent,
+        {
+            "stateDelta": actions.state_delta,
+            "artifactDelta": actions.artifact_delta,
+            "escalate": actions.escalate,
+            "transferToAgent": actions.transfer_to_agent,
+            "skipSummarization": actions.skip_summarization,
+            "endOfAgent": actions.end_of_agent,
+        }
     )
     if actions.agent_state is not None:
         stored["agentState"] = actions.agent_state
     return {**stored, **actions.other}
+
+
+def _outcome_object(outcome: BranchOutcome) -> dict[str, Any]:
+    return {
+        _camel(name): value for name, value in attrs.asdict(outcome).items() if value is not None
+    }
 
 
 def _content_object(content: Content) -> dict[str, Any]:
@@ -500,9 +515,11 @@ def _part_object(part: Part) -> Mapping[str, Any]:
         case Text():
             return {"text": part.text, "thought": True} if part.thought else {"text": part.text}
         case FunctionCall():
-            return {"functionCall": {**_set_only(id=part.id, name=part.name), "args": part.args}}
+            return {
+                "functionCall": _set_only({"id": part.id, "name": part.name}) | {"args": part.args}
+            }
         case FunctionResponse():
-            response = {**_set_only(id=part.id, name=part.name), "response": part.response}
+            response = _set_only({"id": part.id, "name": part.name}) | {"response": part.response}
             return {"functionResponse": response}
         case InlineData():
             data = urlsafe_b64encode(part.data).decode()
@@ -513,10 +530,10 @@ def _part_object(part: Part) -> Mapping[str, Any]:
             assert_never(part)
 
 
-def _set_only(**fields: Any) -> dict[str, Any]:
-    """Return the fields that are set, by their JSON names. Zero and empty text are values."""
+def _set_only(fields: dict[str, Any]) -> dict[str, Any]:
+    # Not by truth: zero and empty text are values.
     return {
-        _camel(name): value
+        name: value
         for name, value in fields.items()
         if value is not None and value is not False and value not in ({}, [])
     }

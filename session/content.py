@@ -12,7 +12,7 @@ Pure values: no I/O, no clock, no event loop.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import attrs
 
@@ -31,19 +31,20 @@ __all__ = [
 
 def _frozen_object(value: Mapping[str, Any]) -> FrozenDict:
     frozen = freeze(value)
-    if not isinstance(frozen, FrozenDict):
-        message = f"expected a mapping with string keys, got {type(value).__name__}"
-        raise TypeError(message)
+    if type(frozen) is not FrozenDict:
+        raise UnstorableError("", f"a mapping is needed, not a {type(value).__name__}")
     return frozen
 
 
-def _is_text(_instance: object, attribute: attrs.Attribute[str], value: object) -> None:
+def _is_text(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if type(value) is not str:
         raise UnstorableError(attribute.name, f"text is needed, not a {type(value).__name__}")
     freeze(value, attribute.name)
 
 
-_is_text_or_none: Final = attrs.validators.optional(_is_text)
+def _is_text_or_none(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None:
+        _is_text(instance, attribute, value)
 
 
 @attrs.frozen

@@ -296,8 +296,8 @@ class Event:
         "_content",
         "_delta",
         "_id",
-        "_origin",
         "_rest",
+        "origin",
         "output",
         "partial",
         "seq",
@@ -325,17 +325,17 @@ class Event:
         """See the class."""
         self._content = content
         self._actions = actions
-        self._delta: FrozenDict | None = None
+        self._delta: Mapping[str, Any] | None = None
         self.output = output
         self.partial = partial
-        self._origin = origin
+        self.origin = origin
         self._id = id
         self.timestamp = timestamp
         self.seq = seq
         if (
             error_code is None
             and error_message is None
-            and long_running_tool_ids == ()
+            and not long_running_tool_ids
             and custom_metadata is _EMPTY
             and attempt == 1
             and other is _EMPTY
@@ -370,6 +370,14 @@ class Event:
         if type(content) is str:
             return content
         return "" if content is None else content.text  # type: ignore[union-attr]  # narrowed by type()
+
+    @property
+    def final_text(self) -> str:
+        """The text, if the event is final (see `is_final`); else ``""``."""
+        content = self._content
+        if type(content) is str:
+            return "" if self.partial else content
+        return self.text if self.is_final else ""
 
     @property
     def function_calls(self) -> tuple[FunctionCall, ...]:
@@ -450,36 +458,31 @@ class Event:
     # Where it comes from.
 
     @property
-    def origin(self) -> Origin:
-        """Who emitted it, and where in the tree."""
-        return self._origin
-
-    @property
     def author(self) -> str:
         """The agent's name, or ``"user"``."""
-        return self._origin.author
+        return self.origin.author
 
     @property
     def branch(self) -> str | None:
         """The branch it was emitted on; None on the root branch."""
-        return self._origin.branch
+        return self.origin.branch
 
     @property
     def path(self) -> str:
         """The activation that emitted it; unlike names, unique in its invocation."""
-        return self._origin.path
+        return self.origin.path
 
     @property
     def invocation_id(self) -> str:
         """The run it belongs to."""
-        return self._origin.invocation_id
+        return self.origin.invocation_id
 
     @property
     def id(self) -> str:
         """Unique in the session. Empty until the event is recorded."""
         if self._id is not None:
             return self._id
-        return "" if self.seq is None else f"{self._origin.invocation_id}-{self.seq}"
+        return "" if self.seq is None else f"{self.origin.invocation_id}-{self.seq}"
 
     # The rest.
 
@@ -551,7 +554,7 @@ class Event:
         self.__class__ = _SealedEvent
 
     def __repr__(self) -> str:
-        where = self._origin.path or self._origin.author or "not emitted"
+        where = self.origin.path or self.origin.author or "not emitted"
         what = repr(self.text) if self.text else "partial" if self.partial else "no text"
         return f"<Event {self.seq if self.seq is not None else '-'} {where}: {what}>"
 
@@ -582,9 +585,11 @@ _SealedEvent.__name__ = _SealedEvent.__qualname__ = "Event"
 
 # The recorder's own way past the seal: it stamps place, time and number after the agent let go.
 # Slots are descriptors, which a type checker does not know; hence `vars`.
-stamp_delta: Final[Callable[[Event, FrozenDict | None], None]] = vars(Event)["_delta"].__set__
+stamp_delta: Final[Callable[[Event, Mapping[str, Any] | None], None]] = vars(Event)[
+    "_delta"
+].__set__
 stamp_id: Final[Callable[[Event, str | None], None]] = vars(Event)["_id"].__set__
-stamp_origin: Final[Callable[[Event, Origin], None]] = vars(Event)["_origin"].__set__
+stamp_origin: Final[Callable[[Event, Origin], None]] = vars(Event)["origin"].__set__
 stamp_seq: Final[Callable[[Event, int | None], None]] = vars(Event)["seq"].__set__
 stamp_timestamp: Final[Callable[[Event, float], None]] = vars(Event)["timestamp"].__set__
 _set_actions: Final[Callable[[Event, EventActions], None]] = vars(Event)["_actions"].__set__

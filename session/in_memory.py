@@ -49,6 +49,8 @@ class InMemorySessionService(SessionService):
         new_id: makes the ids of sessions that were not given one.
     """
 
+    blocks = False
+
     def __init__(
         self, *, clock: Callable[[], float] = time.time, new_id: Callable[[], str] = _random_id
     ) -> None:

@@ -92,6 +92,15 @@ class SessionService(ABC):
     batches: ClassVar[bool] = False
     """Whether an append costs much more than an event, so that waiting a moment for more pays."""
 
+    blocks: ClassVar[bool] = True
+    """Whether `append` may await something. If it never does, its caller need not shield it."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Take an `append` for one that blocks, unless the class that defines it says otherwise."""
+        super().__init_subclass__(**kwargs)
+        if "append" in cls.__dict__ and "blocks" not in cls.__dict__:
+            cls.blocks = True
+
     @abstractmethod
     async def create(
         self,
@@ -160,15 +169,15 @@ def check_batch(events: Sequence[Event]) -> None:
         ValueError: an event is partial, not sealed, or recorded already; its index is named.
     """
     for index, event in enumerate(events):
+        if event.seq is None and not event.partial and event.sealed:
+            continue
         if event.seq is not None:
             message = f"events[{index}] is recorded already, as number {event.seq}"
         elif event.partial:
             message = f"events[{index}] is partial; only whole events are recorded"
-        elif not event.sealed:
-            message = f"events[{index}] can still change; seal() it first"
         else:
-            continue
+            message = f"events[{index}] can still change; seal() it first"
         raise ValueError(message)
-    if len(set(map(id, events))) != len(events):
+    if len(events) > 1 and len(set(map(id, events))) != len(events):
         message = "the batch holds the same event twice"
         raise ValueError(message)

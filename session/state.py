@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Final, NoReturn, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeAlias, final
 
 __all__ = [
     "APP_PREFIX",
@@ -105,13 +105,15 @@ class FrozenList(list[Any]):
 
     __slots__ = ()
 
-    def __new__(cls, items: Iterable[Any] = ()) -> FrozenList:
+    def __new__(cls, items: Iterable[Any] = ()) -> Self:
         """Copy and freeze ``items``; raises what `freeze` raises."""
-        frozen: FrozenList = freeze(list(items))
+        frozen: Self = freeze(list(items))
         return frozen
 
-    # `__new__` has filled it. list's own `__init__` would empty it and fill it again, at any time.
-    __init__ = object.__init__  # type: ignore[assignment]  # takes what `__new__` took, does nothing
+    # `__new__` has filled it. list's own `__init__` would empty it and fill it again, at any time;
+    # object's takes what `__new__` took and does nothing.
+    if not TYPE_CHECKING:  # mypy would no longer know what the class makes
+        __init__ = object.__init__
     append = extend = insert = remove = pop = clear = sort = reverse = _refuse_list
     __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse_list
 
@@ -135,13 +137,14 @@ class FrozenDict(dict[str, Any]):
 
     __slots__ = ()
 
-    def __new__(cls, items: Mapping[str, Any] | Iterable[tuple[str, Any]] = ()) -> FrozenDict:
+    def __new__(cls, items: Mapping[str, Any] | Iterable[tuple[str, Any]] = ()) -> Self:
         """Copy and freeze ``items``; raises what `freeze` raises."""
-        frozen: FrozenDict = freeze(dict(items))
+        frozen: Self = freeze(dict(items))
         return frozen
 
-    # As in `FrozenList`: dict's own `__init__` is an `update`.
-    __init__ = object.__init__  # type: ignore[assignment]  # takes what `__new__` took, does nothing
+    # As in `FrozenList`: dict's own is an `update`.
+    if not TYPE_CHECKING:  # mypy would no longer know what the class makes
+        __init__ = object.__init__
     update = setdefault = pop = popitem = clear = _refuse_dict
     __setitem__ = __delitem__ = __ior__ = _refuse_dict
 
@@ -292,11 +295,14 @@ def same(one: Any, other: Any) -> bool:
 
 def without_temp(delta: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what of ``delta`` is stored: all but the keys of the ``temp:`` scope."""
-    if any(key.startswith(TEMP_PREFIX) for key in delta):
-        return FrozenDict(
-            {key: value for key, value in delta.items() if not key.startswith(TEMP_PREFIX)}
-        )
-    return delta
+    for name in delta:
+        if name.startswith(TEMP_PREFIX):
+            break
+    else:
+        return delta
+    return FrozenDict(
+        {key: value for key, value in delta.items() if not key.startswith(TEMP_PREFIX)}
+    )
 
 
 Reducer: TypeAlias = Callable[[Any, Any], Any]
