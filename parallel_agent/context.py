@@ -52,6 +52,9 @@ class RunConfig:
     max_threads: int = attrs.field(default=64, validator=attrs.validators.ge(1))
 
 
+_RUNNING = Status.RUNNING  # an enum's members are slow to look up, and this one is, for every event
+
+
 @attrs.define(eq=False)
 class Counts:
     """How many activations have started and ended, by status. Written by `Activation` alone."""
@@ -217,10 +220,10 @@ class Activation:
     @enable_ki_protection
     async def emit(self, item: Event | Content | str) -> Event:
         """See `InvocationContext.emit`."""
-        event = item if isinstance(item, Event) else _as_event(item)
+        event = Event(item) if type(item) is str else _as_event(item)
         stream = self.invocation.stream
         lane = self.lane
-        if self.status is not Status.RUNNING or lane.sealed or stream.closed:
+        if self.status is not _RUNNING or lane.sealed or stream.closed:
             self._refuse_emit()
         if event.origin is not UNPLACED:
             message = f"{event!r} was emitted already; make a new event"
@@ -230,35 +233,26 @@ class Activation:
         if slot is None or slot.state != FREE:
             slot = lane.another_slot()
         if not event.partial:
-            key = self.agent.output_key
-            if key is not None and key not in self.invocation.shared.reducers:
+            if self.agent.output_key is not None:
                 self._write_output(self._output_after(event))
-            if self.state.pending or event.state_delta:
+            if self.state.pending or event.delta:
                 self.state.attach(event, slot)
         stamp_origin(event, self.place)
-        await self._park(slot, event)
-        if event.output is None and not self._has_output:
-            self.output = event.final_text or self.output
-        else:
-            self._note_output(event)
-        return event
-
-    @enable_ki_protection
-    async def _park(self, slot: Slot, event: Event | None) -> None:
-        """Queue the slot, and wait until the reader has come back for the next event."""
-        stream = self.invocation.stream
         slot.event = event
         slot.emitter = self
         slot.task = current_task()
         slot.state = QUEUED
-        stream.buffered += 1
-        stream.post(slot)
+        stream.queue.append(slot)
+        if not stream.announced:
+            stream.announce()
         try:
             await wait_task_rescheduled(slot)
         except BaseException:
-            if event is not None and event.origin is self.place:
+            if event.origin is self.place:
                 self._note_output(event)  # not withdrawn: it is, or will be, recorded
             raise
+        self._note_output(event)
+        return event
 
     def take_back(self, writes: Mapping[str, Any]) -> None:
         """Take back the writes of a withdrawn event, but for the output it would have made."""
@@ -282,10 +276,17 @@ class Activation:
     async def _settle(self) -> None:
         # An emit that was cancelled after its event was drained left that event in the reader's
         # batch. A slot without an event comes after it.
-        if self.invocation.stream.closed:
+        stream = self.invocation.stream
+        if stream.closed:
             self._refuse_emit()
         slot = self.lane.another_slot()
-        await self._park(slot, None)
+        slot.emitter = self
+        slot.task = current_task()
+        slot.state = QUEUED
+        stream.queue.append(slot)
+        if not stream.announced:
+            stream.announce()
+        await wait_task_rescheduled(slot)
 
     def _refuse_emit(self) -> None:
         if self.invocation.stream.closed:
@@ -310,11 +311,17 @@ class Activation:
         return self.output
 
     def _note_output(self, event: Event) -> None:
-        if not event.partial:
-            self.output = self._output_after(event)
-            self._has_output = self._has_output or event.output is not None
+        if event.partial:
+            return
+        if event.output is not None:
+            self.output = event.output
+            self._has_output = True
+        elif not self._has_output:
+            self.output = event.final_text or self.output
 
     def _write_output(self, output: Any) -> None:
+        if self.agent.output_key in self.invocation.shared.reducers:
+            return  # contributed once, at the end
         if output is not None and output is not self._written_output:
             self._written_output = output
             self.state[cast("str", self.agent.output_key)] = output
@@ -366,6 +373,8 @@ def seal_subtree(top: Activation) -> None:
 
 
 def _as_event(item: object) -> Event:
+    if isinstance(item, Event):
+        return item
     if isinstance(item, str | Content):
         return Event(item)
     message = f"an agent emits events, contents or text, not {type(item).__name__}: {item!r:.80}"

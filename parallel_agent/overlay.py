@@ -17,7 +17,7 @@ import attrs
 
 from parallel_agent.branch import NEWEST, Branch
 from parallel_agent.errors import StateConflictError, StateError
-from parallel_agent.stream import IN_FLIGHT, Lane, Slot
+from parallel_agent.stream import FREE, IN_FLIGHT, Lane, Slot
 from session.event import Event, stamp_delta
 from session.session import Session
 from session.state import TEMP_PREFIX, FrozenDict, Reducer, UnstorableError, freeze, frozen_dict, same
@@ -91,7 +91,7 @@ class SharedState:
         event = slot.event
         if event is None or event.partial:
             return None
-        delta = event.state_delta
+        delta = event.delta
         if self.check_conflicts:
             conflict = self._conflict(slot.lane.branch, delta)
             if conflict is not None:
@@ -156,7 +156,7 @@ def _in_slot(slot: Slot, key: str) -> Any:
     event = slot.event
     if event is None or event.partial:
         return _MISSING
-    return event.state_delta.get(key, _MISSING)
+    return event.delta.get(key, _MISSING)
 
 
 class State(Mapping[str, Any]):
@@ -172,14 +172,14 @@ class State(Mapping[str, Any]):
     the run and is never stored. A key cannot be deleted, as in ADK: write None.
     """
 
-    __slots__ = ("_lane", "_pending", "_settled_late", "_shared", "_state")
+    __slots__ = ("_lane", "_settled_late", "_shared", "_state", "pending")
 
     def __init__(self, shared: SharedState, lane: Lane) -> None:
         """See through ``lane`` onto ``shared``."""
         self._shared = shared
         self._state = shared.session.state
         self._lane = lane
-        self._pending = _Writes()
+        self.pending = _Writes()
         # Some pending write must be split off when it is emitted (see `SharedState.split`).
         self._settled_late = False
 
@@ -211,12 +211,10 @@ class State(Mapping[str, Any]):
             StateError: the key has a reducer; see `contribute`.
         """
         kind = type(value)
-        if (
-            type(key) is not str
-            or not key.isascii()
-            or not (kind is int and value.bit_length() <= _SHORT_INT)
-            and not (kind is str and value.isascii())
-        ):
+        simple = (kind is int and value.bit_length() <= _SHORT_INT) or (
+            kind is str and value.isascii()
+        )
+        if not simple or type(key) is not str or not key.isascii():
             value = _frozen(key, value)
         if key in self._shared.reducers:
             message = (
@@ -224,9 +222,17 @@ class State(Mapping[str, Any]):
                 f"ctx.state.contribute({key!r}, value)"
             )
             raise StateError(message)
-        visible = self._visible(key)
-        if visible is _MISSING or not same(visible, value):
-            self._pending[key] = value
+        lane = self._lane
+        if not self.pending and lane.slot is not None and lane.slot.state == FREE:
+            visible = self._state.get(key, _MISSING)  # as `_visible` would find, without the call
+        else:
+            visible = self._visible(key)
+        if simple:
+            changed = type(visible) is not kind or visible != value
+        else:
+            changed = visible is _MISSING or not same(visible, value)
+        if changed:
+            self.pending[key] = value
             if key.startswith(TEMP_PREFIX):
                 self._settled_late = True
 
@@ -244,18 +250,18 @@ class State(Mapping[str, Any]):
             message = f"state[{key!r}] has no reducer; declare one: Runner(tree, reducers={{{key!r}: 'append'}})"
             raise StateError(message)
         frozen = _frozen(key, value)
-        earlier = self._pending.get(key)
+        earlier = self.pending.get(key)
         self._settled_late = True
-        self._pending[key] = _Contributions((*earlier.items, frozen) if earlier is not None else (frozen,))
+        self.pending[key] = _Contributions((*earlier.items, frozen) if earlier is not None else (frozen,))
 
     def update(self, values: Mapping[str, Any]) -> None:
         """Write several keys; all of them, or none if one cannot be stored."""
-        before = _Writes(self._pending)
+        before = _Writes(self.pending)
         try:
             for key, value in values.items():
                 self[key] = value
         except BaseException:
-            self._pending = before
+            self.pending = before
             raise
 
     def setdefault(self, key: str, default: Any = None) -> Any:
@@ -280,17 +286,17 @@ class State(Mapping[str, Any]):
         for slot in reversed(self._lane.in_flight()):
             keys.update(dict.fromkeys(slot.late or ()))
             if slot.event is not None and not slot.event.partial:
-                keys.update(dict.fromkeys(slot.event.state_delta))
-        keys.update(dict.fromkeys(self._pending))
+                keys.update(dict.fromkeys(slot.event.delta))
+        keys.update(dict.fromkeys(self.pending))
         return keys
 
     def _visible(self, key: str) -> Any:
         lane = self._lane
         slot = lane.slot
-        if not self._pending and lane.flight is None and (slot is None or slot.state not in IN_FLIGHT):
+        if not self.pending and lane.flight is None and (slot is None or slot.state not in IN_FLIGHT):
             return self._state.get(key, _MISSING)
         contributions: list[_Contributions] = []
-        found = self._pending.get(key, _MISSING)
+        found = self.pending.get(key, _MISSING)
         if isinstance(found, _Contributions):
             contributions.append(found)
             found = _MISSING
@@ -310,17 +316,12 @@ class State(Mapping[str, Any]):
 
     # The runtime's side.
 
-    @property
-    def pending(self) -> bool:
-        """Whether something is written that no event has taken along yet."""
-        return bool(self._pending)
-
     def attach(self, event: Event, slot: Slot) -> None:
         """Let ``event``, about to be queued in ``slot``, take the pending writes along."""
-        writes = self._pending
-        explicit = event.state_delta
+        writes = self.pending
+        explicit = event.delta
         if writes:
-            self._pending = _Writes()
+            self.pending = _Writes()
             late, self._settled_late = self._settled_late, False
             if not late and not explicit:
                 writes.__class__ = FrozenDict  # a flip, not a copy: nobody else holds it
@@ -336,7 +337,7 @@ class State(Mapping[str, Any]):
     def take_back(self, writes: Mapping[str, Any]) -> None:
         """Make the writes of a withdrawn event pending again, below what was written since."""
         self._settled_late = True
-        pending = self._pending
+        pending = self.pending
         for key, value in writes.items():
             later = pending.get(key, _MISSING)
             if later is _MISSING:

@@ -11,7 +11,7 @@ never cancelled because an agent failed, and an exception of the body leaves as 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Literal, NoReturn, final
 from uuid import uuid4
@@ -218,8 +218,6 @@ class Run:
         self._status = advance(Status.PENDING, Step.START)
         self._reason: str | None = None
         self._result: Result | None = None
-        self._finished = False
-        self._left = False
 
     @property
     def invocation_id(self) -> str:
@@ -274,22 +272,15 @@ class Run:
         Iteration ends ordinarily, when every agent has cleaned up; what they record while doing
         so is still delivered. ``result.status`` is then ``"cancelled"``, never a success.
         """
-        if not self._finished and self._reason is None:
+        if not self._stream.ended and self._reason is None:
             self._reason = reason
             self._root.scope.cancel(reason)
 
     def __aiter__(self) -> Run:
         return self
 
-    @enable_ki_protection
-    async def __anext__(self) -> Event:
-        if self._left:
-            raise StopAsyncIteration
-        event = await self._stream.read()
-        if event is None:
-            self._finished = True
-            raise StopAsyncIteration
-        return event
+    def __anext__(self) -> Coroutine[Any, Any, Event]:
+        return self._stream.read()
 
     def __repr__(self) -> str:
         return f"<Run {self.invocation_id}: {self._status}>"
@@ -420,7 +411,6 @@ class OpenRun:
             except BaseExceptionGroup as group:
                 # The tree's task never raises: this can only be an interrupt of the main task.
                 late = group.exceptions[0]
-            run._left = True  # noqa: SLF001
             _conclude(run)
         if error is None:
             failure, stream.failure = stream.failure, None

@@ -51,6 +51,26 @@ UNPLACED: Final = Event().origin
 """The origin of an event that nobody has emitted yet."""
 
 
+class _Acknowledged(outcome.Outcome[None]):
+    """The result of every park that ends well: one object instead of one per event."""
+
+    __slots__ = ()
+
+    def unwrap(self) -> None:
+        """Return nothing, as often as asked."""
+
+    def send(self, gen: Any) -> Any:
+        """Resume a generator."""
+        return gen.send(None)
+
+    async def asend(self, agen: Any) -> Any:
+        """Resume an async generator."""
+        return await agen.asend(None)
+
+
+_ACKNOWLEDGED: Final = cast("outcome.Value[None]", _Acknowledged())
+
+
 class Emitter(Protocol):
     """What the stream needs to know of the activation that emits."""
 
@@ -136,6 +156,17 @@ class Slot:
             self._withdraw()
         return Abort.SUCCEEDED
 
+    def acknowledge(self) -> None:
+        """Let the emitter go on, if it still waits; the slot is free again."""
+        task = self.task
+        self.task = None
+        self.event = None
+        self.writes = None
+        self.late = None
+        self.state = FREE
+        if task is not None:
+            reschedule(task, _ACKNOWLEDGED)
+
     def refuse(self, error: BaseException) -> None:
         """Take a queued or drained event out of the stream and raise ``error`` at its emitter."""
         task, self.task = self.task, None
@@ -156,7 +187,7 @@ class Slot:
         if event is not None:
             # As if it had never been emitted: it may be emitted again.
             stamp_origin(event, UNPLACED)
-            stamp_delta(event, None)
+            stamp_delta(event, event.explicit_delta)
         writes, self.writes, self.late = self.writes, None, None
         if writes and self.emitter is not None:
             self.emitter.take_back(writes)
@@ -201,12 +232,13 @@ class Stream:
         self._on_escalate = on_escalate
         self._resolve = resolve
         self._check_conflicts = check_conflicts
+        # What crosses the channel is the news that something is queued: one send for a round of
+        # branches instead of one for each event, which made up a tenth of an event's cost.
         # Unbounded, yet bounded: an emitter waits for its acknowledgement, so there is at most
-        # one event per waiting task in here.
-        channel = trio.open_memory_channel[Slot | None](float("inf"))
-        self._send, self._receive = channel
-        self.post: Callable[[Slot | None], None] = self._send.send_nowait
-        self.buffered = 0
+        # one event per waiting task.
+        self.queue: deque[Slot | None] = deque()
+        self._send, self._receive = trio.open_memory_channel[None](1)
+        self.announced = False
         self._batch: deque[Slot] = deque()
         self._held: Slot | None = None
         self._reading = False
@@ -217,16 +249,23 @@ class Stream:
         """Say that the tree has ended. What it emitted before that is still read first."""
         if not self.closed:
             self.failure = failure
-        self.buffered += 1
-        self.post(None)
+        self.queue.append(None)
+        self.announce()
+
+    def announce(self) -> None:
+        """Wake the reader: something is queued."""
+        if not self.announced:
+            self.announced = True
+            self._send.send_nowait(None)
 
     # The reader's side.
 
     @enable_ki_protection
-    async def read(self) -> Event | None:
-        """Acknowledge the event handed out last and return the next; None after the last one.
+    async def read(self) -> Event:
+        """Acknowledge the event handed out last and return the next.
 
         Raises:
+            StopAsyncIteration: the run has ended.
             ReadError: another task is reading.
             BaseException: the run's failure, once, after everything recorded before it.
         """
@@ -238,7 +277,7 @@ class Stream:
             held = self._held
             if held is not None:
                 self._held = None
-                _acknowledge(held)
+                held.acknowledge()
             # Cancelled here or in `_refill`, the reader loses nothing: what is drained stays.
             await checkpoint_if_cancelled()
             batch = self._batch
@@ -250,7 +289,7 @@ class Stream:
                         self._held = slot
                         self.delivered += 1
                         return event
-                    _acknowledge(slot)
+                    slot.acknowledge()
                 if self.ended:
                     break
                 await self._refill()
@@ -259,7 +298,7 @@ class Stream:
         failure, self.failure = self.failure, None
         if failure is not None:
             raise failure
-        return None
+        raise StopAsyncIteration
 
     @enable_ki_protection
     async def pump(self) -> BaseException | None:
@@ -272,11 +311,11 @@ class Stream:
         while True:
             held, self._held = self._held, None
             if held is not None:
-                _acknowledge(held)
+                held.acknowledge()
             while self._batch:
                 slot = self._batch.popleft()
                 self._hand_out(slot)
-                _acknowledge(slot)
+                slot.acknowledge()
             if self.ended:
                 return interrupt
             try:
@@ -289,13 +328,10 @@ class Stream:
     def close(self) -> None:
         """Refuse everything from here on; wake whoever still waits (foreign nurseries)."""
         self.closed = True
-        waiting = [self._held] if self._held is not None else []
-        waiting += self._batch
-        self._held = None
+        waiting = list(self._batch)
         self._batch.clear()
-        while self.buffered:
-            self.buffered -= 1
-            slot = self._receive.receive_nowait()
+        while self.queue:
+            slot = self.queue.popleft()
             if slot is None:
                 self.ended = True
             elif slot.state == QUEUED:
@@ -311,14 +347,20 @@ class Stream:
             self._stop(f"the run's stream failed: {type(error).__name__}")
         self.failure = error
 
+    async def _wait(self) -> None:
+        """Wait until something is queued. Cancelled, it loses nothing."""
+        while not self.queue:
+            await self._receive.receive()
+            self.announced = False
+
     async def _refill(self) -> None:
         """Wait for something to be queued, drain all that is, and record it."""
-        slot = await self._receive.receive()
+        await self._wait()
         service = self._service
-        if service.batches and slot is not None:
-            # The branches woken with this one are about to emit as well: give them their turn.
+        if service.batches:
+            # The branches woken with the first are about to emit as well: give them their turn.
             await trio.lowlevel.cancel_shielded_checkpoint()
-        events = self._drain(slot)
+        events = self._drain()
         if not events:
             return
         session = self.session
@@ -333,20 +375,19 @@ class Stream:
             self.fail(exc)
             with trio.CancelScope(shield=True):
                 while not self.ended:
-                    self.buffered -= 1
-                    if await self._receive.receive() is None:
-                        self.ended = True
+                    await self._wait()
+                    self.close()
             self.failure = None
             raise
 
-    def _drain(self, slot: Slot | None) -> list[Event]:
+    def _drain(self) -> list[Event]:
         """Move what is queued to the batch, up to and including the first escalating event."""
         batch = self._batch
-        receive = self._receive.receive_nowait
+        queue = self.queue
         now = self._clock()
         events: list[Event] = []
-        while True:
-            self.buffered -= 1
+        while queue:
+            slot = queue.popleft()
             if slot is None:
                 self.ended = True
                 break
@@ -364,12 +405,9 @@ class Stream:
                         stamp_timestamp(event, now)
                         if not event.partial:
                             events.append(event)
-                            if event.escalate:
+                            if event.escalates:
                                 # Its hand-out may end siblings, of which nothing may follow.
                                 break
-            if not self.buffered:
-                break
-            slot = receive()
         return events
 
     def _hand_out(self, slot: Slot) -> Event | None:
@@ -387,20 +425,9 @@ class Stream:
             late = slot.late
             if late is not None:
                 session.state.update(late)
-            if event.escalate:
+            if event.escalates:
                 self._on_escalate(cast("Emitter", slot.emitter))
         return event
-
-
-def _acknowledge(slot: Slot) -> None:
-    task = slot.task
-    slot.task = None
-    slot.event = None
-    slot.writes = None
-    slot.late = None
-    slot.state = FREE
-    if task is not None:
-        reschedule(task)
 
 
 def seal(lane: Lane) -> None:

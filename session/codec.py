@@ -164,8 +164,7 @@ class Codec:
         self._register(_NodeInfo, kept=KEPT_NODE_INFO)
         self._register(EventActions, kept=KEPT_ACTIONS, without=("outcomes",))
         converter.register_structure_hook(Part, _reads_part(self._hook(_StoredPart)))
-        # In ADK a content without a role has none; ours would be the model's.
-        self._register(Content, prepare=lambda fields: fields.setdefault("role", None))
+        self._register(Content, prepare=_complete_content)
         self._register(
             _StoredEvent, kept=KEPT_FIELDS - {"nodeInfo"}, without=("ours",), prepare=_part_metadata
         )
@@ -269,6 +268,12 @@ def _sort(
             raise UnstorableError(key, "it is there twice, in two spellings")
         found[name] = item if found is fields else freeze(item, key)
     return fields, other
+
+
+def _complete_content(fields: dict[str, Any]) -> None:
+    # ADK's defaults, which are not ours: without a role it would be the model's.
+    fields.setdefault("parts", [])
+    fields.setdefault("role", None)
 
 
 def _part_metadata(fields: dict[str, Any]) -> None:

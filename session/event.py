@@ -240,6 +240,8 @@ def _frozen_mapping(value: Any, path: str) -> FrozenDict:
     kind = type(value)
     if kind is FrozenDict:
         return value  # type: ignore[no-any-return]  # narrowed by identity, which mypy does not follow
+    if not value and kind is dict:
+        return _EMPTY
     if not isinstance(value, Mapping):
         raise UnstorableError(path, f"a mapping is needed, not a {kind.__name__}")
     return freeze(value, path)  # type: ignore[no-any-return]  # a mapping freezes to a FrozenDict
@@ -288,15 +290,21 @@ class Event:
         timestamp: likewise, seconds since the epoch.
         seq: likewise, the place in its session's log, from 1.
 
+    Attributes:
+        delta: what it changes in state, once sealed: its actions' ``state_delta``, and what the
+            runtime adds to it.
+        escalates: ``actions.escalate``, once sealed.
+
     An event is read-only once emitted: setting a field raises `FrozenValueError`.
     """
 
     __slots__ = (
         "_actions",
         "_content",
-        "_delta",
         "_id",
         "_rest",
+        "delta",
+        "escalates",
         "origin",
         "output",
         "partial",
@@ -323,9 +331,10 @@ class Event:
         seq: int | None = None,
     ) -> None:
         """See the class."""
+        self.delta: Mapping[str, Any]
+        self.escalates: bool
         self._content = content
         self._actions = actions
-        self._delta: Mapping[str, Any] | None = None
         self.output = output
         self.partial = partial
         self.origin = origin
@@ -414,26 +423,19 @@ class Event:
     def actions(self) -> EventActions:
         """What the event asks for. Never None; changeable until the event is emitted."""
         actions = self._actions
-        if self._delta is not None:
-            # The runtime added state writes: show them as if the maker had.
-            base = NO_ACTIONS if actions is None else actions
-            merged = EventActions(
-                state_delta=self._delta,
-                **{
-                    field.name: getattr(base, field.name)
-                    for field in attrs.fields(EventActions)
-                    if field.name != "state_delta"
-                },
-            )
-            actions = _sealed_actions(merged)
-            if self.seq is not None:
-                # Recorded, so it can no longer be withdrawn: the writes are the event's own now.
-                stamp_delta(self, None)
-                _set_actions(self, actions)
-        elif actions is None:
-            if type(self) is _SealedEvent:
+        if type(self) is not _SealedEvent:
+            if actions is None:
+                self._actions = actions = EventActions()
+            return actions
+        if actions is None:
+            if not self.delta:
                 return NO_ACTIONS
-            self._actions = actions = EventActions()
+            actions = NO_ACTIONS
+        if actions.state_delta is not self.delta:
+            # The runtime added state writes: show them as if the maker had. Not kept: until the
+            # event is recorded, it may be withdrawn and lose them.
+            actions = attrs.evolve(actions, state_delta=self.delta)
+            actions.__class__ = _SealedActions
         return actions
 
     @actions.setter
@@ -443,17 +445,16 @@ class Event:
     @property
     def state_delta(self) -> Mapping[str, Any]:
         """``actions.state_delta``, without making the actions."""
-        delta = self._delta
-        if delta is not None:
-            return delta
+        if type(self) is _SealedEvent:
+            return self.delta
         actions = self._actions
         return _EMPTY if actions is None else actions.state_delta
 
     @property
-    def escalate(self) -> bool:
-        """``actions.escalate``, without making the actions."""
+    def explicit_delta(self) -> Mapping[str, Any]:
+        """The state delta its maker gave it, without what the runtime added."""
         actions = self._actions
-        return actions is not None and actions.escalate
+        return _EMPTY if actions is None else actions.state_delta
 
     # Where it comes from.
 
@@ -548,9 +549,15 @@ class Event:
             _seal_rest(rest)
         # Last: actions cannot be unsealed if something after them is refused.
         actions = self._actions
-        if actions is not None and type(actions) is not _SealedActions:
-            _check_actions(actions)
-            _sealed_actions(actions)
+        if actions is None:
+            self.delta = _EMPTY
+            self.escalates = False
+        else:
+            if type(actions) is not _SealedActions:
+                _check_actions(actions)
+                _sealed_actions(actions)
+            self.delta = actions.state_delta
+            self.escalates = actions.escalate
         self.__class__ = _SealedEvent
 
     def __repr__(self) -> str:
@@ -585,14 +592,11 @@ _SealedEvent.__name__ = _SealedEvent.__qualname__ = "Event"
 
 # The recorder's own way past the seal: it stamps place, time and number after the agent let go.
 # Slots are descriptors, which a type checker does not know; hence `vars`.
-stamp_delta: Final[Callable[[Event, Mapping[str, Any] | None], None]] = vars(Event)[
-    "_delta"
-].__set__
+stamp_delta: Final[Callable[[Event, Mapping[str, Any]], None]] = vars(Event)["delta"].__set__
 stamp_id: Final[Callable[[Event, str | None], None]] = vars(Event)["_id"].__set__
 stamp_origin: Final[Callable[[Event, Origin], None]] = vars(Event)["origin"].__set__
 stamp_seq: Final[Callable[[Event, int | None], None]] = vars(Event)["seq"].__set__
 stamp_timestamp: Final[Callable[[Event, float], None]] = vars(Event)["timestamp"].__set__
-_set_actions: Final[Callable[[Event, EventActions], None]] = vars(Event)["_actions"].__set__
 
 
 def _check_content(content: Any) -> None:
@@ -646,12 +650,17 @@ def _check_count(value: Any, path: str, *, least: int = 1) -> None:
         raise UnstorableError(path, f"a whole number from {least} on is needed, not {value!r}")
 
 
+_FLAGS: Final = ("escalate", "skip_summarization", "end_of_agent")
+
+
 def _check_actions(actions: Any) -> None:
     if not isinstance(actions, EventActions):
         raise UnstorableError("actions", f"EventActions are needed, not a {type(actions).__name__}")
     _check_optional_text(actions.transfer_to_agent, "actions.transfer_to_agent")
-    for name in ("escalate", "skip_summarization", "end_of_agent"):
+    for name in _FLAGS:
         value = getattr(actions, name)
+        if value is False:
+            continue
         # ADK writes None for "not set".
         if value is None:
             setattr(actions, name, False)

@@ -124,30 +124,34 @@ class InMemorySessionService(SessionService):
         if seq != expected_seq:
             raise SequenceConflictError(key, expected=expected_seq, actual=seq)
         check_batch(events)
+        state = stored.state
         for event in events:
             seq += 1
             stamp_seq(event, seq)
-            delta = event.state_delta
-            if delta:
-                kept = without_temp(delta)
-                if kept is not delta:
-                    stamp_delta(event, kept)
-                self._write(key, stored, kept)
+            delta = event.delta
+            for name in delta:
+                if ":" in name:  # perhaps a scope's prefix
+                    self._write_scoped(key, stored, event)
+                    break
+            else:
+                state.update(delta)
         log.extend(events)
         if events:
             stored.last_update_time = events[-1].timestamp
 
+    def _write_scoped(self, key: SessionKey, stored: _Stored, event: Event) -> None:
+        kept = without_temp(event.delta)
+        stamp_delta(event, kept)
+        self._write(key, stored, kept)
+
     def _write(self, key: SessionKey, stored: _Stored, delta: Mapping[str, Any]) -> None:
-        state = stored.state
         for name, value in delta.items():
-            if ":" not in name:
-                state[name] = value
-            elif name.startswith(APP_PREFIX):
+            if name.startswith(APP_PREFIX):
                 self._app_state.setdefault(key.app_name, {})[name] = value
             elif name.startswith(USER_PREFIX):
                 self._user_state.setdefault((key.app_name, key.user_id), {})[name] = value
             else:
-                state[name] = value
+                stored.state[name] = value
 
     def _read(self, key: SessionKey, stored: _Stored, events: builtins.list[Event]) -> Session:
         state = {

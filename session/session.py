@@ -90,7 +90,7 @@ class Session:
         self.events.append(event)
         self.last_seq = event.seq or self.last_seq
         self.last_update_time = event.timestamp
-        delta = event.state_delta
+        delta = event.delta
         if delta:
             self.state.update(delta)
 

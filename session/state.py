@@ -218,7 +218,9 @@ def _freeze_container(value: Any, depth: int) -> Any:
         if depth and depth + _depth(value) > MAX_DEPTH:
             raise UnstorableError("", f"nested deeper than {MAX_DEPTH} levels")
         return value
-    if isinstance(value, list | tuple):
+    if kind is dict:  # the usual one, and a thing much quicker to ask than whether it is a Mapping
+        return _freeze_mapping(value, depth + 1)
+    if isinstance(value, (list, tuple)):
         return _freeze_list(value, depth + 1)
     if isinstance(value, Mapping):
         return _freeze_mapping(value, depth + 1)
@@ -256,7 +258,8 @@ def _freeze_mapping(value: Mapping[Any, Any], depth: int) -> FrozenDict:
         if type(key) is not str:
             raise UnstorableError("", f"the key {key!r} is no text")
         try:
-            _check_text(key)
+            if not key.isascii():
+                _check_text(key)
             frozen[key] = _freeze(item, depth)
         except UnstorableError as error:
             raise error.under(key) from None

@@ -9,16 +9,11 @@ are committed and made once for each release of ADK: tests read them without hav
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import json
 from pathlib import Path
 from typing import Any
-
-from google.adk.events import Event as AdkEvent
-from google.adk.events import EventActions as AdkActions
-from google.adk.events.event import NodeInfo
-from google.adk.tools.tool_confirmation import ToolConfirmation
-from google.genai import types
 
 from session import (
     BranchOutcome,
@@ -34,20 +29,28 @@ from session import (
     Text,
 )
 
+# By name: whoever checks the types of this file need not have ADK.
+adk: Any = importlib.import_module("google.adk.events")
+types: Any = importlib.import_module("google.genai.types")
+NodeInfo: Any = importlib.import_module("google.adk.events.event").NodeInfo
+ToolConfirmation: Any = importlib.import_module(
+    "google.adk.tools.tool_confirmation"
+).ToolConfirmation
+
 HERE = Path(__file__).parent
 
 
-def adk_events() -> dict[str, AdkEvent]:
+def adk_events() -> dict[str, Any]:
     """Events that use every field we model, and a good many that we only keep."""
     place: dict[str, Any] = {"invocation_id": "e-1", "timestamp": 1_700_000_000.25}
     return {
-        "user_text": AdkEvent(
+        "user_text": adk.Event(
             id="adk-1",
             author="user",
             content=types.Content(role="user", parts=[types.Part(text="to be\nör not 🙂")]),
             **place,
         ),
-        "tool_call": AdkEvent(
+        "tool_call": adk.Event(
             id="adk-2",
             author="asker",
             branch="fan.asker",
@@ -71,7 +74,7 @@ def adk_events() -> dict[str, AdkEvent]:
             ),
             **place,
         ),
-        "tool_response": AdkEvent(
+        "tool_response": adk.Event(
             id="adk-3",
             author="asker",
             content=types.Content(
@@ -105,7 +108,7 @@ def adk_events() -> dict[str, AdkEvent]:
                     ),
                 ],
             ),
-            actions=AdkActions(
+            actions=adk.EventActions(
                 state_delta={"plain": None, "app:a": 1, "user:b": [True, {"c": 0.5}]},
                 artifact_delta={"x.png": 0, "notes": 3},
                 skip_summarization=True,
@@ -113,14 +116,14 @@ def adk_events() -> dict[str, AdkEvent]:
             ),
             **place,
         ),
-        "control": AdkEvent(
+        "control": adk.Event(
             id="adk-4",
             author="critic",
             output={"score": 3, "notes": []},
             node_info=NodeInfo(
                 path="loop@1/critic@2", output_for=["loop@1"], message_as_output=False
             ),
-            actions=AdkActions(
+            actions=adk.EventActions(
                 escalate=True,
                 transfer_to_agent="writer",
                 transfer_reason="stuck",
@@ -131,7 +134,7 @@ def adk_events() -> dict[str, AdkEvent]:
             ),
             **place,
         ),
-        "model_response": AdkEvent(
+        "model_response": adk.Event(
             id="adk-5",
             author="writer",
             partial=False,
@@ -154,7 +157,7 @@ def adk_events() -> dict[str, AdkEvent]:
             content=types.Content(role="model", parts=[types.Part(text="done")]),
             **place,
         ),
-        "empty": AdkEvent(id="adk-6", author="", invocation_id="", timestamp=0.0),
+        "empty": adk.Event(id="adk-6", author="", invocation_id="", timestamp=0.0),
     }
 
 
@@ -232,7 +235,7 @@ def main() -> None:
     ours = {}
     for name, our_event in our_events().items():
         text = codec.dumps(our_event)
-        read = AdkEvent.model_validate_json(text)
+        read = adk.Event.model_validate_json(text)
         again = json.loads(read.model_dump_json(by_alias=True, exclude_none=True))
         ours[name] = {"ours": json.loads(text), "after_adk": again}
     write("ours", {"read_by": release, "events": ours})
