@@ -8,11 +8,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from parallel_agent import errors
 from parallel_agent.barrier import Barrier, FailFast, Outcome, Verdict
 from parallel_agent.lifecycle import TERMINAL, TRANSITIONS, Status
 
@@ -70,8 +72,15 @@ def barrier(policy: Barrier) -> str:
     return "\n".join(rows)
 
 
+def error_tree() -> str:
+    """Return the tree of errors, as the docstring of `parallel_agent.errors` draws it."""
+    _, _, rest = (errors.__doc__ or "").partition("::\n\n")
+    tree, _, _ = rest.partition("\n\n")
+    return f"```text\n{textwrap.dedent(tree)}\n```"
+
+
 PARTS: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
-    {"lifecycle": lifecycle, "fail-fast": lambda: barrier(FailFast())}
+    {"lifecycle": lifecycle, "fail-fast": lambda: barrier(FailFast()), "errors": error_tree}
 )
 
 
@@ -82,13 +91,13 @@ def filled_in(page: str, names: Iterable[str] = PARTS) -> str:
         ValueError: the page lacks a part's markers.
     """
     for name in names:
-        begin, end = f"<!-- {name}: generated -->\n", f"\n<!-- {name}: end -->"
+        begin, end = f"<!-- {name}: generated -->\n", f"<!-- {name}: end -->"
         before, found_begin, rest = page.partition(begin)
         _, found_end, after = rest.partition(end)
         if not (found_begin and found_end):
             message = f"the page has no markers for {name!r}"
             raise ValueError(message)
-        page = f"{before}{begin}{PARTS[name]()}{end}{after}"
+        page = f"{before}{begin}{PARTS[name]()}\n{end}{after}"
     return page
 
 

@@ -113,6 +113,7 @@ class Activation:
     __slots__ = (
         "_context",
         "_has_output",
+        "_output_key",
         "_written_output",
         "agent",
         "catches_escalate",
@@ -167,6 +168,7 @@ class Activation:
         self.escalated = False
         self.duration = 0.0
         self._has_output = False
+        self._output_key = agent.output_key
         self._context: InvocationContext | None = None
 
     @property
@@ -220,7 +222,8 @@ class Activation:
     @enable_ki_protection
     async def emit(self, item: Event | Content | str) -> Event:
         """See `InvocationContext.emit`."""
-        event = Event(item) if type(item) is str else _as_event(item)
+        kind = type(item)
+        event = Event(item) if kind is str else item if kind is Event else _as_event(item)
         stream = self.invocation.stream
         lane = self.lane
         if self.status is not _RUNNING or lane.sealed or stream.closed:
@@ -233,7 +236,7 @@ class Activation:
         if slot is None or slot.state != FREE:
             slot = lane.another_slot()
         if not event.partial:
-            if self.agent.output_key is not None:
+            if self._output_key is not None:
                 self._write_output(self._output_after(event))
             if self.state.pending or event.delta:
                 self.state.attach(event, slot)
@@ -251,12 +254,16 @@ class Activation:
             if event.origin is self.place:
                 self._note_output(event)  # not withdrawn: it is, or will be, recorded
             raise
-        self._note_output(event)
+        if kind is str:
+            if item and not self._has_output:
+                self.output = item
+        else:
+            self._note_output(event)
         return event
 
     def take_back(self, writes: Mapping[str, Any]) -> None:
         """Take back the writes of a withdrawn event, but for the output it would have made."""
-        key = self.agent.output_key
+        key = self._output_key
         if key in writes:
             self._written_output = None
             writes = {name: value for name, value in writes.items() if name != key}
@@ -320,11 +327,11 @@ class Activation:
             self.output = event.final_text or self.output
 
     def _write_output(self, output: Any) -> None:
-        if self.agent.output_key in self.invocation.shared.reducers:
+        if self._output_key in self.invocation.shared.reducers:
             return  # contributed once, at the end
         if output is not None and output is not self._written_output:
             self._written_output = output
-            self.state[cast("str", self.agent.output_key)] = output
+            self.state[cast("str", self._output_key)] = output
 
     def store_output(self) -> None:
         """Write the final output under the agent's ``output_key``, if that has not happened yet.
@@ -332,7 +339,7 @@ class Activation:
         A leaf's output was written with the event it came from. A key with a reducer gets one
         contribution per activation, here.
         """
-        key = self.agent.output_key
+        key = self._output_key
         if key is None or self.output is None:
             return
         if key in self.invocation.shared.reducers:

@@ -121,6 +121,14 @@ class Lane:
         return [slot] if slot is not None and slot.state in IN_FLIGHT else []
 
 
+class _StoreFailed(BaseException):
+    """Carries the error of an append out of the block that recorded."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+
 class Slot:
     """One parked emitter and its event. Also the abort function of its park: no closure to make.
 
@@ -227,6 +235,8 @@ class Stream:
         self.failure: BaseException | None = None
         self.delivered = 0
         self._service = service
+        # Only where `append` is the class's own: a subclass that overrides it wants to be called.
+        self._append_nowait = None if service.blocks else service.append_nowait
         self._clock = clock
         self._stop = stop
         self._on_escalate = on_escalate
@@ -281,6 +291,7 @@ class Stream:
             # Cancelled here or in `_refill`, the reader loses nothing: what is drained stays.
             await checkpoint_if_cancelled()
             batch = self._batch
+            queue = self.queue
             while True:
                 while batch:
                     slot = batch.popleft()
@@ -292,9 +303,19 @@ class Stream:
                     slot.acknowledge()
                 if self.ended:
                     break
-                await self._refill()
+                if queue and self._append_nowait is not None:
+                    self._record_next()
+                else:
+                    await self._refill()
+        except _StoreFailed as failed:
+            store_error = failed.error
+        else:
+            store_error = None
         finally:
             self._reading = False
+        if store_error is not None:
+            await self._join()
+            raise store_error
         failure, self.failure = self.failure, None
         if failure is not None:
             raise failure
@@ -322,6 +343,8 @@ class Stream:
                 await self._refill()
             except KeyboardInterrupt as exc:
                 interrupt = exc
+            except _StoreFailed as failed:
+                self.fail(failed.error)
             except BaseException as exc:  # noqa: BLE001  # kept: raised when the block ends
                 self.fail(exc)
 
@@ -354,33 +377,61 @@ class Stream:
             self.announced = False
 
     async def _refill(self) -> None:
-        """Wait for something to be queued, drain all that is, and record it."""
+        """Wait for something to be queued, drain it, and record it."""
         await self._wait()
+        if self._append_nowait is not None:
+            self._record_next()
+            return
         service = self._service
         if service.batches:
             # The branches woken with the first are about to emit as well: give them their turn.
             await trio.lowlevel.cancel_shielded_checkpoint()
-        events = self._drain()
-        if not events:
-            return
-        session = self.session
-        try:
-            if service.blocks:
+        events = self._drain(one=not service.batches)
+        if events:
+            session = self.session
+            try:
                 # All or nothing, so never cancelled half way.
                 with trio.CancelScope(shield=True):
                     await service.append(session.key, events, expected_seq=session.last_seq)
-            else:
-                await service.append(session.key, events, expected_seq=session.last_seq)
-        except BaseException as exc:
-            self.fail(exc)
-            with trio.CancelScope(shield=True):
-                while not self.ended:
-                    await self._wait()
-                    self.close()
-            self.failure = None
-            raise
+            except BaseException as exc:
+                self.fail(exc)
+                raise _StoreFailed(exc) from None
 
-    def _drain(self) -> list[Event]:
+    def _record_next(self) -> None:
+        """Drain and record one event, in a service that never blocks.
+
+        One at a time, right before it is handed out: so the log holds what was delivered, and
+        nothing more, whenever the reader leaves.
+        """
+        queue = self.queue
+        while queue:
+            slot = queue.popleft()
+            if slot is None:
+                self.ended = True
+                return
+            if slot.state == QUEUED and self._admit(slot):
+                event = slot.event
+                self._batch.append(slot)
+                if event is not None:
+                    stamp_timestamp(event, self._clock())
+                    if not event.partial:
+                        session = self.session
+                        try:
+                            self._append_nowait(session.key, (event,), expected_seq=session.last_seq)
+                        except BaseException as exc:
+                            self.fail(exc)
+                            raise _StoreFailed(exc) from None
+                return
+
+    async def _join(self) -> None:
+        """Wait, after the store failed, until the tree has ended."""
+        with trio.CancelScope(shield=True):
+            while not self.ended:
+                await self._wait()
+                self.close()
+        self.failure = None
+
+    def _drain(self, *, one: bool) -> list[Event]:
         """Move what is queued to the batch, up to and including the first escalating event."""
         batch = self._batch
         queue = self.queue
@@ -391,24 +442,30 @@ class Stream:
             if slot is None:
                 self.ended = True
                 break
+            if slot.state != QUEUED or not self._admit(slot):
+                continue
+            batch.append(slot)
             event = slot.event
-            if slot.state == QUEUED:
-                refusal = None
-                if event is not None and (slot.late is not None or self._check_conflicts):
-                    refusal = self._resolve(slot, batch)
-                if refusal is not None:
-                    slot.refuse(refusal)
-                else:
-                    slot.state = DRAINED
-                    batch.append(slot)
-                    if event is not None:
-                        stamp_timestamp(event, now)
-                        if not event.partial:
-                            events.append(event)
-                            if event.escalates:
-                                # Its hand-out may end siblings, of which nothing may follow.
-                                break
+            if event is not None:
+                stamp_timestamp(event, now)
+                if not event.partial:
+                    events.append(event)
+                    if event.escalates:
+                        # Its hand-out may end siblings, of which nothing may follow.
+                        break
+            if one:
+                break
         return events
+
+    def _admit(self, slot: Slot) -> bool:
+        """Take a queued slot out of its emitter's reach; or refuse it, and say no."""
+        if self._check_conflicts or slot.late is not None:
+            refusal = self._resolve(slot, self._batch)
+            if refusal is not None:
+                slot.refuse(refusal)
+                return False
+        slot.state = DRAINED
+        return True
 
     def _hand_out(self, slot: Slot) -> Event | None:
         """Make the slot's event visible. Nothing else changes state or history."""

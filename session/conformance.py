@@ -264,6 +264,7 @@ async def windows_choose_events_and_leave_state_whole(service: SessionService) -
         ({"after_sequence": 0}, [1, 2, 3, 4]),
         ({"after_sequence": 4}, []),
         ({"after": 15.0}, [2, 3, 4]),
+        ({"after": 16.0}, [2, 4]),
         ({"after": 20.5}, [4]),
         ({"after_sequence": 1, "num_recent_events": 2}, [3, 4]),
         ({"after_sequence": 3, "num_recent_events": 2}, [4]),
@@ -320,8 +321,8 @@ async def the_state_is_the_fold_of_the_log(service: SessionService) -> None:
     start = {"kept": 0, "gone": 1, "user:u": "x", "app:a": [1]}
     await _create(service, start)
     deltas: list[dict[str, Any]] = [
-        {"gone": None, "b": {"deep": [1, 2.5, None, True]}},
-        {"user:u": "y", "app:a": [2], "b": {}},
+        {"gone": None, "b": {"deep": [1, 2.5, None, True]}, "c": {"old": 1}},
+        {"user:u": "y", "app:a": [2], "b": {}, "c": {"new": 1}},
         {"odd:scope": 1, "b": "last"},
     ]
     await service.append(_KEY, [_with_delta(delta) for delta in deltas], expected_seq=0)
@@ -740,6 +741,7 @@ async def odd_names_name_different_sessions(service: SessionService) -> None:
         "00",
         "a\nb",
         "a" * 300,
+        "a" * 299 + "b",
         "*",
         "a.b",
         "a;b",

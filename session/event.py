@@ -423,7 +423,7 @@ class Event:
     def actions(self) -> EventActions:
         """What the event asks for. Never None; changeable until the event is emitted."""
         actions = self._actions
-        if type(self) is not _SealedEvent:
+        if type(self) is not SealedEvent:
             if actions is None:
                 self._actions = actions = EventActions()
             return actions
@@ -445,10 +445,15 @@ class Event:
     @property
     def state_delta(self) -> Mapping[str, Any]:
         """``actions.state_delta``, without making the actions."""
-        if type(self) is _SealedEvent:
+        if type(self) is SealedEvent:
             return self.delta
         actions = self._actions
         return _EMPTY if actions is None else actions.state_delta
+
+    @property
+    def escalate(self) -> bool:
+        """``actions.escalate``, without making the actions."""
+        return self._actions is not None and self._actions.escalate
 
     @property
     def explicit_delta(self) -> Mapping[str, Any]:
@@ -522,7 +527,7 @@ class Event:
     @property
     def sealed(self) -> bool:
         """Whether the event has been emitted, and so can no longer change."""
-        return type(self) is _SealedEvent
+        return type(self) is SealedEvent
 
     def seal(self) -> None:
         """Check that the event can be stored, freeze what it holds, and make it read-only.
@@ -532,7 +537,7 @@ class Event:
         Raises:
             UnstorableError: some value has no JSON form; the message names the field.
         """
-        if type(self) is _SealedEvent:
+        if type(self) is SealedEvent:
             return
         content = self._content
         if type(content) is str:
@@ -558,7 +563,7 @@ class Event:
                 _sealed_actions(actions)
             self.delta = actions.state_delta
             self.escalates = actions.escalate
-        self.__class__ = _SealedEvent
+        self.__class__ = SealedEvent
 
     def __repr__(self) -> str:
         where = self.origin.path or self.origin.author or "not emitted"
@@ -566,7 +571,7 @@ class Event:
         return f"<Event {self.seq if self.seq is not None else '-'} {where}: {what}>"
 
 
-class _SealedEvent(Event):
+class SealedEvent(Event):
     """An event after `Event.seal`. Same layout, so that sealing is one assignment."""
 
     __slots__ = ()
@@ -588,7 +593,7 @@ class _SealedEvent(Event):
         return self
 
 
-_SealedEvent.__name__ = _SealedEvent.__qualname__ = "Event"
+SealedEvent.__name__ = SealedEvent.__qualname__ = "Event"
 
 # The recorder's own way past the seal: it stamps place, time and number after the agent let go.
 # Slots are descriptors, which a type checker does not know; hence `vars`.

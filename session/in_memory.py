@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import attrs
 
-from session.event import Event, stamp_delta, stamp_seq
+from session.event import Event, SealedEvent, stamp_delta, stamp_seq
 from session.service import (
     SequenceConflictError,
     SessionExistsError,
@@ -116,6 +116,10 @@ class InMemorySessionService(SessionService):
 
     async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
         """See `SessionService.append`."""
+        self.append_nowait(key, events, expected_seq=expected_seq)
+
+    def append_nowait(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+        """Do the same without being awaited."""
         stored = self._sessions.get(key)
         if stored is None:
             raise SessionNotFoundError(key)
@@ -123,7 +127,11 @@ class InMemorySessionService(SessionService):
         seq = len(log)
         if seq != expected_seq:
             raise SequenceConflictError(key, expected=expected_seq, actual=seq)
-        check_batch(events)
+        for event in events:
+            if event.seq is not None or event.partial or type(event) is not SealedEvent:
+                check_batch(events)
+        if len(events) > 1:
+            check_batch(events)
         state = stored.state
         for event in events:
             seq += 1

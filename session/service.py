@@ -93,7 +93,7 @@ class SessionService(ABC):
     """Whether an append costs much more than an event, so that waiting a moment for more pays."""
 
     blocks: ClassVar[bool] = True
-    """Whether `append` may await something. If it never does, its caller need not shield it."""
+    """Whether `append` may await something. If not, `append_nowait` does the same work."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Take an `append` for one that blocks, unless the class that defines it says otherwise."""
@@ -161,6 +161,10 @@ class SessionService(ABC):
             ValueError: an event is partial, not sealed, or recorded already.
         """
 
+    def append_nowait(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+        """Do what `append` does, at once; only for a service whose ``blocks`` is False."""
+        raise NotImplementedError
+
 
 def check_batch(events: Sequence[Event]) -> None:
     """Refuse a batch that no service may take. For implementers: call it before changing anything.
@@ -168,16 +172,21 @@ def check_batch(events: Sequence[Event]) -> None:
     Raises:
         ValueError: an event is partial, not sealed, or recorded already; its index is named.
     """
+    for event in events:
+        if event.seq is not None or event.partial or not event.sealed:
+            _refuse(events)
+    if len(events) > 1 and len(set(map(id, events))) != len(events):
+        raise ValueError("the batch holds the same event twice")
+
+
+def _refuse(events: Sequence[Event]) -> None:
     for index, event in enumerate(events):
-        if event.seq is None and not event.partial and event.sealed:
-            continue
         if event.seq is not None:
             message = f"events[{index}] is recorded already, as number {event.seq}"
         elif event.partial:
             message = f"events[{index}] is partial; only whole events are recorded"
-        else:
+        elif not event.sealed:
             message = f"events[{index}] can still change; seal() it first"
-        raise ValueError(message)
-    if len(events) > 1 and len(set(map(id, events))) != len(events):
-        message = "the batch holds the same event twice"
+        else:
+            continue
         raise ValueError(message)

@@ -28,7 +28,7 @@ def _is_name(_instance: object, attribute: attrs.Attribute[str], value: object) 
     freeze(value, attribute.name)
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)  # looked up for every append
 class SessionKey:
     """What names a session: its application, its user, and an id unique under the two."""
 

@@ -93,7 +93,8 @@ def _virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
     run = trio.run
 
     def run_in_virtual_time(*args: Any, **kwargs: Any) -> Any:
-        return run(*args, clock=trio.testing.MockClock(autojump_threshold=0), **kwargs)
+        kwargs.setdefault("clock", trio.testing.MockClock(autojump_threshold=0))
+        return run(*args, **kwargs)
 
     monkeypatch.setattr(trio, "run", run_in_virtual_time)
 

@@ -43,7 +43,8 @@ def test_calls_and_responses_are_those_among_the_parts() -> None:
 
 
 def test_an_event_with_text_only_has_no_calls() -> None:
-    assert Event("a").function_calls == Event("a").function_responses == ()
+    assert Event("a").function_calls == ()
+    assert Event("a").function_responses == ()
 
 
 @pytest.mark.parametrize(
@@ -74,12 +75,14 @@ def test_an_event_is_final_when_it_is_whole_and_no_step_of_a_tool_call(
 def test_actions_can_be_filled_in_after_the_event_was_made() -> None:
     event = Event("a")
     event.actions.escalate = True
-    assert event.escalate
+    event.seal()
+    assert event.escalates
+    assert event.actions.escalate
 
 
 def test_an_event_made_without_actions_asks_for_nothing() -> None:
     event = Event("a")
-    assert not event.escalate
+    assert not event.actions.escalate
     assert event.state_delta == {}
     assert event.actions == NO_ACTIONS
 
@@ -123,9 +126,8 @@ def test_writes_added_by_the_runtime_look_like_the_makers() -> None:
 
 def test_two_events_may_share_their_actions() -> None:
     actions = EventActions(state_delta={"a": 1})
-    assert (
-        sealed(Event("a", actions=actions)).actions is sealed(Event("b", actions=actions)).actions
-    )
+    one, other = sealed(Event("a", actions=actions)), sealed(Event("b", actions=actions))
+    assert one.actions == other.actions == EventActions(state_delta={"a": 1})
 
 
 # -------------------------------------------------------------------------------------- sealing
