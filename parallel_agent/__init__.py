@@ -12,9 +12,10 @@ from parallel_agent._shadow import refuse_shadowed_session
 # for ours, run, and fail with an error that points nowhere.
 refuse_shadowed_session(__file__)
 
+from parallel_agent.activation import RunConfig  # noqa: E402
 from parallel_agent.agent import Agent, AgentCallback  # noqa: E402  # see above
 from parallel_agent.barrier import Outcome  # noqa: E402
-from parallel_agent.context import InvocationContext, RunConfig  # noqa: E402
+from parallel_agent.context import InvocationContext  # noqa: E402
 from parallel_agent.errors import (  # noqa: E402
     ActivationEndedError,
     AgentError,
@@ -35,12 +36,14 @@ from parallel_agent.errors import (  # noqa: E402
 from parallel_agent.function_agent import FunctionAgent, agent  # noqa: E402
 from parallel_agent.lifecycle import Status  # noqa: E402
 from parallel_agent.overlay import State  # noqa: E402
-from parallel_agent.runner import Result, Run, Runner, RunStatistics  # noqa: E402
+from parallel_agent.run import Result, Run, RunStatistics  # noqa: E402
+from parallel_agent.runner import Runner  # noqa: E402
 from parallel_agent.workflow.loop import LoopAgent  # noqa: E402
 from parallel_agent.workflow.parallel import ParallelAgent  # noqa: E402
 from parallel_agent.workflow.sequential import SequentialAgent  # noqa: E402
+from session.actions import EventActions  # noqa: E402
 from session.content import Content, FunctionCall, FunctionResponse, InlineData, Text  # noqa: E402
-from session.event import Event, EventActions  # noqa: E402
+from session.event import Event  # noqa: E402
 from session.in_memory import InMemorySessionService  # noqa: E402
 from session.service import SessionService  # noqa: E402
 from session.state import FrozenValueError, UnstorableError  # noqa: E402

@@ -39,7 +39,14 @@ class Branch:
 
     __slots__ = ("_name", "depth", "forked", "forked_seq", "joined", "parent", "segment")
 
-    def __init__(self, parent: Branch | None = None, segment: str = "", *, forked: int = 0, forked_seq: int = 0) -> None:
+    def __init__(
+        self,
+        parent: Branch | None = None,
+        segment: str = "",
+        *,
+        forked: int = 0,
+        forked_seq: int = 0,
+    ) -> None:
         """Fork from ``parent``; without one, the root branch. ``segment`` is ``fan_out.child``."""
         self.parent = parent
         self.segment = segment
@@ -132,7 +139,9 @@ class Place(Origin):
             segments: list[str] = []
             place: Place | None = self
             while place is not None:
-                segments.append(place.author if place.number is None else f"{place.author}@{place.number}")
+                segments.append(
+                    place.author if place.number is None else f"{place.author}@{place.number}"
+                )
                 place = place.parent
             self._path = "/".join(reversed(segments))
         return self._path

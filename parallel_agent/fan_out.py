@@ -13,19 +13,23 @@ from collections.abc import Sequence
 import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
-from parallel_agent.agent import Agent, activate
+from parallel_agent.activation import Activation, cancel_subtree, seal_subtree
+from parallel_agent.agent import Agent
 from parallel_agent.barrier import Barrier, FailFast, Outcome, Verdict
 from parallel_agent.branch import Branch, Place
-from parallel_agent.context import Activation, cancel_subtree, seal_subtree
+from parallel_agent.drive import activate
 from parallel_agent.errors import RunEndedError, describe, note_other
 from parallel_agent.lifecycle import Status
 from parallel_agent.stream import Lane
-from session.event import BranchOutcome, Event, EventActions
+from session.actions import BranchOutcome, EventActions
+from session.event import Event
 
 __all__ = ["fan_out"]
 
 
-async def fan_out(owner: Activation, agents: Sequence[Agent], *, barrier: Barrier | None = None) -> list[Outcome]:
+async def fan_out(
+    owner: Activation, agents: Sequence[Agent], *, barrier: Barrier | None = None
+) -> list[Outcome]:
     """Run ``agents`` side by side below ``owner``, each on a branch of its own.
 
     Returns their outcomes when all have ended.
@@ -87,7 +91,10 @@ class _FanOut:
     async def _run_branch(self, child: Activation) -> None:
         await activate(child, started=True)
         self._owner.release(child)
-        if self._barrier.on_outcome(_outcome(child)) is Verdict.CANCEL_REST and not self._cancelled_rest:
+        if (
+            self._barrier.on_outcome(_outcome(child)) is Verdict.CANCEL_REST
+            and not self._cancelled_rest
+        ):
             self._cancelled_rest = True
             self._cancel_others(child, f"branch {child.place.branch} failed")
 
@@ -102,7 +109,9 @@ class _FanOut:
 
     def _cancel_others(self, child: Activation, reason: str) -> list[Activation]:
         others = [
-            other for other in self._branches if other is not child and other.status in (Status.PENDING, Status.RUNNING)
+            other
+            for other in self._branches
+            if other is not child and other.status in (Status.PENDING, Status.RUNNING)
         ]
         for other in others:
             cancel_subtree(other, reason)
@@ -161,6 +170,8 @@ def _record(outcomes: list[Outcome]) -> Event:
     for outcome in outcomes:
         kind, message = (None, None) if outcome.error is None else describe(outcome.error)
         recorded.append(
-            BranchOutcome(outcome.name, str(outcome.status), kind, message, outcome.attempts, outcome.duration)
+            BranchOutcome(
+                outcome.name, str(outcome.status), kind, message, outcome.attempts, outcome.duration
+            )
         )
     return Event(actions=EventActions(outcomes=tuple(recorded)))

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeAlias, final, overload
 import trio
 
 from parallel_agent.agent import Agent, AgentCallback
-from parallel_agent.context import InvocationContext
+from parallel_agent.context import InvocationContext, activation_of
 from parallel_agent.errors import AgentFunctionError
 from session.content import Content
 from session.event import Event
@@ -81,7 +81,7 @@ class FunctionAgent(Agent):
             self._function,
             ctx,
             abandon_on_cancel=self._abandon_on_cancel,
-            limiter=ctx._activation.invocation.threads,  # noqa: SLF001  # the runtime's side of the context
+            limiter=activation_of(ctx).invocation.threads,
         )
 
 
@@ -158,7 +158,9 @@ def _shape(function: object) -> str:
 def _unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
     while isinstance(function, functools.partial):
         function = function.func
-    if not (inspect.isfunction(function) or inspect.ismethod(function) or inspect.isbuiltin(function)):
+    if not (
+        inspect.isfunction(function) or inspect.ismethod(function) or inspect.isbuiltin(function)
+    ):
         return type(function).__call__  # an object with __call__: its method decides the shape
     return function
 

@@ -20,7 +20,15 @@ from parallel_agent.errors import StateConflictError, StateError
 from parallel_agent.stream import FREE, IN_FLIGHT, Lane, Slot
 from session.event import Event, stamp_delta
 from session.session import Session
-from session.state import TEMP_PREFIX, FrozenDict, Reducer, UnstorableError, freeze, frozen_dict, same
+from session.state import (
+    TEMP_PREFIX,
+    FrozenDict,
+    Reducer,
+    UnstorableError,
+    freeze,
+    frozen_dict,
+    same,
+)
 
 __all__ = ["OnConflict", "SharedState", "State"]
 
@@ -48,7 +56,9 @@ class _Contributions:
 class SharedState:
     """The rules that hold for all branches of one run: reducers, conflicts, and who wrote last."""
 
-    def __init__(self, session: Session, reducers: Mapping[str, Reducer], on_conflict: OnConflict) -> None:
+    def __init__(
+        self, session: Session, reducers: Mapping[str, Reducer], on_conflict: OnConflict
+    ) -> None:
         """``session`` is the live session; its state is the shared layer."""
         self.session = session
         self.reducers = reducers
@@ -67,11 +77,15 @@ class SharedState:
         late: dict[str, Any] = {}
         plain: dict[str, Any] = {}
         for key, value in writes.items():
-            (late if isinstance(value, _Contributions) or key.startswith(TEMP_PREFIX) else plain)[key] = value
+            (late if isinstance(value, _Contributions) or key.startswith(TEMP_PREFIX) else plain)[
+                key
+            ] = value
         for key, value in explicit.items():
             if key in reducers:
                 earlier = late.get(key)
-                late[key] = _Contributions((*earlier.items, value) if earlier is not None else (value,))
+                late[key] = _Contributions(
+                    (*earlier.items, value) if earlier is not None else (value,)
+                )
             elif key.startswith(TEMP_PREFIX):
                 late[key] = value
             else:
@@ -95,7 +109,9 @@ class SharedState:
         if self.check_conflicts:
             conflict = self._conflict(slot.lane.branch, delta)
             if conflict is not None:
-                slot.writes = None  # refused for good: handing them back would refuse the next event, too
+                slot.writes = (
+                    None  # refused for good: handing them back would refuse the next event, too
+                )
                 return conflict
         late = slot.late
         if late:
@@ -252,7 +268,9 @@ class State(Mapping[str, Any]):
         frozen = _frozen(key, value)
         earlier = self.pending.get(key)
         self._settled_late = True
-        self.pending[key] = _Contributions((*earlier.items, frozen) if earlier is not None else (frozen,))
+        self.pending[key] = _Contributions(
+            (*earlier.items, frozen) if earlier is not None else (frozen,)
+        )
 
     def update(self, values: Mapping[str, Any]) -> None:
         """Write several keys; all of them, or none if one cannot be stored."""
@@ -293,7 +311,11 @@ class State(Mapping[str, Any]):
     def _visible(self, key: str) -> Any:
         lane = self._lane
         slot = lane.slot
-        if not self.pending and lane.flight is None and (slot is None or slot.state not in IN_FLIGHT):
+        if (
+            not self.pending
+            and lane.flight is None
+            and (slot is None or slot.state not in IN_FLIGHT)
+        ):
             return self._state.get(key, _MISSING)
         contributions: list[_Contributions] = []
         found = self.pending.get(key, _MISSING)
@@ -357,4 +379,3 @@ def _frozen(key: object, value: Any) -> Any:
         # The path is put together here, not on the way in: writes that fit are the rule.
         separator = "" if exc.path.startswith("[") or not exc.path else "."
         raise UnstorableError(f"state[{key!r}]{separator}{exc.path}", exc.why) from None
-

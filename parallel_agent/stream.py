@@ -417,7 +417,9 @@ class Stream:
                     if not event.partial:
                         session = self.session
                         try:
-                            self._append_nowait(session.key, (event,), expected_seq=session.last_seq)
+                            self._append_nowait(
+                                session.key, (event,), expected_seq=session.last_seq
+                            )
                         except BaseException as exc:
                             self.fail(exc)
                             raise _StoreFailed(exc) from None
@@ -502,4 +504,3 @@ def seal(lane: Lane) -> None:
 def sealed_message(lane: Lane) -> str:
     """Say why a sealed lane refuses."""
     return f"branch {lane.branch.name} was ended by a sibling: nothing of it is recorded any more"
-

@@ -5,6 +5,7 @@ This package knows nothing of agents; ``parallel_agent`` is built on it.
 
 from __future__ import annotations
 
+from session.actions import BranchOutcome, EventActions
 from session.codec import Codec, CodecError
 from session.content import (
     Content,
@@ -15,7 +16,7 @@ from session.content import (
     Part,
     Text,
 )
-from session.event import USER, BranchOutcome, Event, EventActions, Origin
+from session.event import USER, Event, Origin
 from session.in_memory import InMemorySessionService
 from session.service import (
     SequenceConflictError,

@@ -25,6 +25,7 @@ from cattrs.cols import homogenous_tuple_structure_factory
 from cattrs.errors import AttributeValidationNote, IterableValidationNote
 from cattrs.gen import make_dict_structure_fn
 
+from session.actions import KEPT_ACTIONS, NO_ACTIONS, BranchOutcome, EventActions
 from session.content import (
     Content,
     FunctionCall,
@@ -34,17 +35,7 @@ from session.content import (
     Part,
     Text,
 )
-from session.event import (
-    KEPT_ACTIONS,
-    KEPT_FIELDS,
-    KEPT_NODE_INFO,
-    NO_ACTIONS,
-    OURS,
-    BranchOutcome,
-    Event,
-    EventActions,
-    Origin,
-)
+from session.event import KEPT_FIELDS, KEPT_NODE_INFO, OURS, Event, Origin
 from session.state import FrozenDict, FrozenList, UnstorableError, freeze
 
 __all__ = ["Codec", "CodecError"]

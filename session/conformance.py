@@ -22,9 +22,10 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 
+from session.actions import BranchOutcome, EventActions
 from session.codec import Codec
 from session.content import Content, FunctionCall, InlineData, OtherPart, Text
-from session.event import BranchOutcome, Event, EventActions, Origin
+from session.event import Event, Origin
 from session.service import (
     SequenceConflictError,
     SessionExistsError,

@@ -19,11 +19,24 @@ from typing import Any, Final, NoReturn
 
 import attrs
 
+from session.actions import (
+    EMPTY,
+    NO_ACTIONS,
+    BranchOutcome,
+    EventActions,
+    SealedActions,
+    check_actions,
+    check_count,
+    check_kept,
+    check_optional_text,
+    check_text,
+    frozen_mapping,
+    sealed_actions,
+)
 from session.content import Content, FunctionCall, FunctionResponse, Text
-from session.state import FrozenDict, FrozenValueError, UnstorableError, freeze
+from session.state import FrozenValueError, UnstorableError, freeze
 
 __all__ = [
-    "KEPT_ACTIONS",
     "KEPT_FIELDS",
     "KEPT_NODE_INFO",
     "NO_ACTIONS",
@@ -73,22 +86,6 @@ KEPT_FIELDS: Final = frozenset(
 )
 """What ``Event.other`` may hold: JSON names of ADK's event, of any release we know."""
 
-KEPT_ACTIONS: Final = frozenset(
-    {
-        "compaction",
-        "renderUiWidgets",
-        "requestedAuthConfigs",
-        "requestedToolConfirmations",
-        "rewindBeforeInvocationId",
-        "route",
-        "setModelResponse",
-        "transferReason",
-    }
-)
-"""What ``EventActions.other`` may hold, likewise."""
-
-_EMPTY: Final = FrozenDict()
-
 
 class Origin:
     """Where an event comes from: one object per activation, shared by all its events.
@@ -131,126 +128,6 @@ class Origin:
 _NOWHERE: Final = Origin()
 
 
-def _speakable(text: Any) -> Any:
-    return text.encode(errors="replace").decode() if type(text) is str else text
-
-
-def _is_text(_outcome: object, attribute: attrs.Attribute[str], value: object) -> None:
-    _check_text(value, attribute.name)
-
-
-_is_text_or_none: Final = attrs.validators.optional(_is_text)
-
-
-def _is_count(_outcome: object, attribute: attrs.Attribute[int], value: object) -> None:
-    # 0: cancelled while it was queued.
-    _check_count(value, attribute.name, least=0)
-
-
-def _is_duration(_outcome: object, attribute: attrs.Attribute[float], value: object) -> None:
-    if type(value) not in (int, float):
-        raise UnstorableError(attribute.name, f"seconds are needed, not {value!r}")
-    freeze(value, attribute.name)
-
-
-@attrs.frozen
-class BranchOutcome:
-    """How one branch of a fan-out ended. ``duration`` is in seconds of the run's clock.
-
-    Lone surrogates in ``error_message`` become question marks: an exception that names an odd
-    file must not stop the record of its own failure.
-    """
-
-    name: str = attrs.field(validator=_is_text)
-    status: str = attrs.field(validator=_is_text)
-    error_type: str | None = attrs.field(default=None, validator=_is_text_or_none)
-    error_message: str | None = attrs.field(
-        default=None, converter=_speakable, validator=_is_text_or_none
-    )
-    attempts: int = attrs.field(default=1, validator=_is_count)
-    duration: float = attrs.field(default=0.0, validator=_is_duration)
-
-
-@attrs.define
-class EventActions:
-    """What an event asks for or reports, beside what it says. Field names are ADK's.
-
-    Changeable until its event is sealed.
-
-    Attributes:
-        state_delta: keys and their new values (JSON).
-        artifact_delta: artifact names and the version just saved.
-        escalate: ends the nearest loop, and the siblings of a parallel's direct child.
-        transfer_to_agent: name of the agent to go on with.
-        skip_summarization: the content is final although it holds a function response.
-        end_of_agent: the activation has ended.
-        agent_state: what the activation needs to go on from here.
-        outcomes: how the branches of a fan-out ended, in declaration order.
-        other: actions of ADK that this runtime keeps and does not act on, by their JSON names.
-    """
-
-    state_delta: Mapping[str, Any] = attrs.field(factory=dict)
-    artifact_delta: Mapping[str, int] = attrs.field(factory=dict)
-    escalate: bool = False
-    transfer_to_agent: str | None = None
-    skip_summarization: bool = False
-    end_of_agent: bool = False
-    agent_state: Mapping[str, Any] | None = None
-    outcomes: tuple[BranchOutcome, ...] = ()
-    other: Mapping[str, Any] = _EMPTY
-
-    def __eq__(self, other: object) -> bool:
-        # The generated one wants the same class, and a sealed event's actions have another.
-        if not isinstance(other, EventActions):
-            return NotImplemented
-        names = (field.name for field in attrs.fields(EventActions))
-        return all(getattr(self, name) == getattr(other, name) for name in names)
-
-    __hash__ = None  # type: ignore[assignment]  # they can change
-
-
-class _SealedActions(EventActions):
-    """Actions of a sealed event. Same layout, so that sealing is one assignment."""
-
-    __slots__ = ()
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> EventActions:  # type: ignore[misc]  # see below
-        # Called by `attrs.evolve` and `copy`: a copy of sealed actions is nobody's yet.
-        return EventActions(*args, **kwargs)
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        message = f"the event has been emitted: its actions.{name} can no longer be set"
-        raise FrozenValueError(message)
-
-
-_SealedActions.__name__ = _SealedActions.__qualname__ = "EventActions"
-
-
-def _sealed_actions(actions: EventActions) -> EventActions:
-    actions.state_delta = _frozen_mapping(actions.state_delta, "actions.state_delta")
-    actions.artifact_delta = _frozen_mapping(actions.artifact_delta, "actions.artifact_delta")
-    actions.other = _frozen_mapping(actions.other, "actions.other")
-    if actions.agent_state is not None:
-        actions.agent_state = _frozen_mapping(actions.agent_state, "actions.agent_state")
-    actions.__class__ = _SealedActions
-    return actions
-
-
-def _frozen_mapping(value: Any, path: str) -> FrozenDict:
-    kind = type(value)
-    if kind is FrozenDict:
-        return value  # type: ignore[no-any-return]  # narrowed by identity, which mypy does not follow
-    if not value and kind is dict:
-        return _EMPTY
-    if not isinstance(value, Mapping):
-        raise UnstorableError(path, f"a mapping is needed, not a {kind.__name__}")
-    return freeze(value, path)  # type: ignore[no-any-return]  # a mapping freezes to a FrozenDict
-
-
-NO_ACTIONS: Final[EventActions] = _sealed_actions(EventActions())
-"""The actions of every sealed event that has none."""
-
-
 @attrs.define
 class _Rest:
     """The fields that most events leave empty, kept out of the way of making one."""
@@ -258,9 +135,9 @@ class _Rest:
     error_code: str | None = None
     error_message: str | None = None
     long_running_tool_ids: tuple[str, ...] = ()
-    custom_metadata: Mapping[str, Any] = _EMPTY
+    custom_metadata: Mapping[str, Any] = EMPTY
     attempt: int = 1
-    other: Mapping[str, Any] = _EMPTY
+    other: Mapping[str, Any] = EMPTY
 
 
 _NO_REST: Final = _Rest()
@@ -322,9 +199,9 @@ class Event:
         error_code: str | None = None,
         error_message: str | None = None,
         long_running_tool_ids: Iterable[str] = (),
-        custom_metadata: Mapping[str, Any] = _EMPTY,
+        custom_metadata: Mapping[str, Any] = EMPTY,
         attempt: int = 1,
-        other: Mapping[str, Any] = _EMPTY,
+        other: Mapping[str, Any] = EMPTY,
         origin: Origin = _NOWHERE,
         id: str | None = None,
         timestamp: float = 0.0,
@@ -345,9 +222,9 @@ class Event:
             error_code is None
             and error_message is None
             and not long_running_tool_ids
-            and custom_metadata is _EMPTY
+            and custom_metadata is EMPTY
             and attempt == 1
-            and other is _EMPTY
+            and other is EMPTY
         ):
             self._rest = _NO_REST
         else:
@@ -435,7 +312,7 @@ class Event:
             # The runtime added state writes: show them as if the maker had. Not kept: until the
             # event is recorded, it may be withdrawn and lose them.
             actions = attrs.evolve(actions, state_delta=self.delta)
-            actions.__class__ = _SealedActions
+            actions.__class__ = SealedActions
         return actions
 
     @actions.setter
@@ -448,7 +325,7 @@ class Event:
         if type(self) is SealedEvent:
             return self.delta
         actions = self._actions
-        return _EMPTY if actions is None else actions.state_delta
+        return EMPTY if actions is None else actions.state_delta
 
     @property
     def escalate(self) -> bool:
@@ -459,7 +336,7 @@ class Event:
     def explicit_delta(self) -> Mapping[str, Any]:
         """The state delta its maker gave it, without what the runtime added."""
         actions = self._actions
-        return _EMPTY if actions is None else actions.state_delta
+        return EMPTY if actions is None else actions.state_delta
 
     # Where it comes from.
 
@@ -555,12 +432,12 @@ class Event:
         # Last: actions cannot be unsealed if something after them is refused.
         actions = self._actions
         if actions is None:
-            self.delta = _EMPTY
+            self.delta = EMPTY
             self.escalates = False
         else:
-            if type(actions) is not _SealedActions:
-                _check_actions(actions)
-                _sealed_actions(actions)
+            if type(actions) is not SealedActions:
+                check_actions(actions)
+                sealed_actions(actions)
             self.delta = actions.state_delta
             self.escalates = actions.escalate
         self.__class__ = SealedEvent
@@ -613,85 +490,21 @@ def _check_content(content: Any) -> None:
         if isinstance(part, Text):
             freeze(part.text, f"content.parts[{index}].text")
         elif isinstance(part, FunctionCall | FunctionResponse):
-            _check_optional_text(part.name, f"content.parts[{index}].name")
-            _check_optional_text(part.id, f"content.parts[{index}].id")
-
-
-def _check_optional_text(value: Any, path: str) -> None:
-    if value is not None:
-        _check_text(value, path)
-
-
-def _check_text(value: Any, path: str) -> None:
-    if type(value) is not str:
-        raise UnstorableError(path, f"text is needed, not a {type(value).__name__}")
-    freeze(value, path)
+            check_optional_text(part.name, f"content.parts[{index}].name")
+            check_optional_text(part.id, f"content.parts[{index}].id")
 
 
 def _seal_rest(rest: _Rest) -> None:
-    rest.custom_metadata = _frozen_mapping(rest.custom_metadata, "custom_metadata")
+    rest.custom_metadata = frozen_mapping(rest.custom_metadata, "custom_metadata")
     if OURS in rest.custom_metadata:
         raise UnstorableError(f"custom_metadata.{OURS}", "this key is the runtime's own")
-    rest.other = _frozen_mapping(rest.other, "other")
-    _check_kept(rest.other, KEPT_FIELDS, "other")
+    rest.other = frozen_mapping(rest.other, "other")
+    check_kept(rest.other, KEPT_FIELDS, "other")
     if "nodeInfo" in rest.other:
-        node_info = _frozen_mapping(rest.other["nodeInfo"], "other.nodeInfo")
-        _check_kept(node_info, KEPT_NODE_INFO, "other.nodeInfo")
+        node_info = frozen_mapping(rest.other["nodeInfo"], "other.nodeInfo")
+        check_kept(node_info, KEPT_NODE_INFO, "other.nodeInfo")
     for name in ("error_code", "error_message"):
-        _check_optional_text(getattr(rest, name), name)
+        check_optional_text(getattr(rest, name), name)
     for index, tool_id in enumerate(rest.long_running_tool_ids):
-        _check_text(tool_id, f"long_running_tool_ids[{index}]")
-    _check_count(rest.attempt, "attempt")
-
-
-def _check_kept(other: Mapping[str, Any], known: frozenset[str], path: str) -> None:
-    for name in other:
-        if name not in known:
-            raise UnstorableError(f"{path}.{name}", "ADK has no such field")
-
-
-def _check_count(value: Any, path: str, *, least: int = 1) -> None:
-    if type(value) is not int or value < least:
-        raise UnstorableError(path, f"a whole number from {least} on is needed, not {value!r}")
-
-
-_FLAGS: Final = ("escalate", "skip_summarization", "end_of_agent")
-
-
-def _check_actions(actions: Any) -> None:
-    if not isinstance(actions, EventActions):
-        raise UnstorableError("actions", f"EventActions are needed, not a {type(actions).__name__}")
-    _check_optional_text(actions.transfer_to_agent, "actions.transfer_to_agent")
-    for name in _FLAGS:
-        value = getattr(actions, name)
-        if value is False:
-            continue
-        # ADK writes None for "not set".
-        if value is None:
-            setattr(actions, name, False)
-        elif type(value) is not bool:
-            raise UnstorableError(f"actions.{name}", f"True or False is needed, not {value!r}")
-    if actions.artifact_delta:
-        _check_versions(_frozen_mapping(actions.artifact_delta, "actions.artifact_delta"))
-    if actions.other:
-        _check_kept(_frozen_mapping(actions.other, "actions.other"), KEPT_ACTIONS, "actions.other")
-    if actions.outcomes != ():
-        actions.outcomes = _checked_outcomes(actions.outcomes)
-
-
-def _check_versions(delta: Mapping[str, Any]) -> None:
-    for name, version in delta.items():
-        if type(version) is not int:
-            path = f"actions.artifact_delta.{name}"
-            raise UnstorableError(path, f"a version is a whole number, not {version!r}")
-
-
-def _checked_outcomes(outcomes: Any) -> tuple[BranchOutcome, ...]:
-    if not isinstance(outcomes, list | tuple):
-        why = f"BranchOutcomes are needed, not a {type(outcomes).__name__}"
-        raise UnstorableError("actions.outcomes", why)
-    for index, outcome in enumerate(outcomes):
-        if not isinstance(outcome, BranchOutcome):
-            why = f"a BranchOutcome is needed, not a {type(outcome).__name__}"
-            raise UnstorableError(f"actions.outcomes[{index}]", why)
-    return tuple(outcomes)
+        check_text(tool_id, f"long_running_tool_ids[{index}]")
+    check_count(rest.attempt, "attempt")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, final
 
-from parallel_agent.agent import Agent, run_child
-from parallel_agent.context import InvocationContext
+from parallel_agent.agent import Agent
+from parallel_agent.context import InvocationContext, activation_of
+from parallel_agent.drive import run_child
 from parallel_agent.errors import TreeError
 
 __all__ = ["LoopAgent"]
@@ -34,7 +35,12 @@ class LoopAgent(Agent):
     """
 
     def __init__(
-        self, name: str, sub_agents: Iterable[Agent] = (), *, max_iterations: int | None = None, **options: Any
+        self,
+        name: str,
+        sub_agents: Iterable[Agent] = (),
+        *,
+        max_iterations: int | None = None,
+        **options: Any,
     ) -> None:
         """See the class."""
         if max_iterations is not None and (type(max_iterations) is not int or max_iterations < 1):
@@ -42,7 +48,9 @@ class LoopAgent(Agent):
             raise TreeError(message)
         super().__init__(name, sub_agents, **options)
         if max_iterations is None and not self.sub_agents:
-            message = f"loop {name!r} has no sub-agents and no max_iterations: it would spin for ever"
+            message = (
+                f"loop {name!r} has no sub-agents and no max_iterations: it would spin for ever"
+            )
             raise TreeError(message)
         self._max_iterations = max_iterations
 
@@ -53,7 +61,7 @@ class LoopAgent(Agent):
 
     async def run(self, ctx: InvocationContext) -> None:
         """Run the sub-agents over and over."""
-        activation = ctx._activation  # noqa: SLF001  # the runtime's side of the context
+        activation = activation_of(ctx)
         activation.catches_escalate = True
         iteration = 0
         while self._max_iterations is None or iteration < self._max_iterations:

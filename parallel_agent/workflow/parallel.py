@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import final
 
 from parallel_agent.agent import Agent
-from parallel_agent.context import InvocationContext
+from parallel_agent.context import InvocationContext, activation_of
 from parallel_agent.fan_out import fan_out
 from parallel_agent.lifecycle import Status
 
@@ -34,8 +34,10 @@ class ParallelAgent(Agent):
 
     async def run(self, ctx: InvocationContext) -> None:
         """Run the sub-agents side by side."""
-        activation = ctx._activation  # noqa: SLF001  # the runtime's side of the context
+        activation = activation_of(ctx)
         outcomes = await fan_out(activation, self.sub_agents)
         activation.output = {
-            outcome.name: outcome.output for outcome in outcomes if outcome.status is Status.COMPLETED
+            outcome.name: outcome.output
+            for outcome in outcomes
+            if outcome.status is Status.COMPLETED
         }

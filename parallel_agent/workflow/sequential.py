@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import final
 
-from parallel_agent.agent import Agent, run_child
-from parallel_agent.context import InvocationContext
+from parallel_agent.agent import Agent
+from parallel_agent.context import InvocationContext, activation_of
+from parallel_agent.drive import run_child
 
 __all__ = ["SequentialAgent"]
 
@@ -24,6 +25,6 @@ class SequentialAgent(Agent):
 
     async def run(self, ctx: InvocationContext) -> None:
         """Run the sub-agents in order."""
-        activation = ctx._activation  # noqa: SLF001  # the runtime's side of the context
+        activation = activation_of(ctx)
         for child in self.sub_agents:
             activation.output = (await run_child(activation, child)).output

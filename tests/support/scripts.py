@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Beside",
+    "Chain",
     "Cleanup",
     "Contribute",
     "Emit",
@@ -32,7 +33,6 @@ __all__ = [
     "Node",
     "Pause",
     "ScriptedError",
-    "Sequence_",
     "Step",
     "Within",
     "Write",
@@ -210,7 +210,7 @@ class Leaf:
 
 
 @attrs.frozen(repr=False)
-class Sequence_:  # noqa: N801  # `Sequence` is taken
+class Chain:
     """A SequentialAgent."""
 
     name: str
@@ -237,7 +237,7 @@ class Loop:
     __repr__ = _as_code
 
 
-Node: TypeAlias = Leaf | Sequence_ | Fan | Loop
+Node: TypeAlias = Leaf | Chain | Fan | Loop
 
 
 def nodes_of(tree: Node) -> Iterator[Node]:
@@ -417,7 +417,7 @@ def build(tree: Node, watch: Recorder, timing: Timing) -> Agent:
         return _build_leaf(tree, watch, timing)
     children = [build(child, watch, timing) for child in tree.children]
     match tree:
-        case Sequence_(name=name):
+        case Chain(name=name):
             return SequentialAgent(name, children)
         case Fan(name=name):
             return ParallelAgent(name, children)

@@ -1,0 +1,386 @@
+"""One run: load the session, drive the tree, record, hand out.
+
+It knows no concrete agent. It starts one activation, the root's, in one task, and reads the
+stream; everything else happens below.
+
+Blocks: leaving the block cancels what still runs and returns when every ``finally`` has
+finished. Errors reach the reader at the iteration; the block's body is never cancelled because
+an agent failed, and an exception of the body leaves as itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from types import TracebackType
+from typing import Any, Literal, NoReturn, final
+
+import attrs
+import trio
+from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
+
+from parallel_agent.activation import Activation, Invocation, RunConfig
+from parallel_agent.agent import Agent
+from parallel_agent.barrier import Outcome
+from parallel_agent.branch import Branch, Place
+from parallel_agent.context import find_outcomes
+from parallel_agent.drive import activate, run_child
+from parallel_agent.errors import ReadError
+from parallel_agent.lifecycle import TERMINAL, Status, Step, advance
+from parallel_agent.overlay import OnConflict, SharedState
+from parallel_agent.stream import Lane, Stream
+from session.actions import EventActions
+from session.content import Content
+from session.event import USER, Event, Origin, stamp_origin, stamp_timestamp
+from session.service import SessionService
+from session.session import Session
+from session.state import FrozenDict, Reducer
+
+__all__ = ["OpenRun", "Result", "Run", "RunSetup", "RunStatistics"]
+
+
+@attrs.frozen(eq=False, repr=False)
+class Result:
+    """What a run came to.
+
+    Attributes:
+        status: ``"completed"``, ``"failed"``, ``"cancelled"`` or ``"waiting"``.
+        text: the last final text of the run.
+        output: the output of the root agent.
+        outputs: the newest output of every agent that completed, by name.
+        state: the session's state at the end, read-only, without ``temp:`` keys.
+        events: what was recorded in this run, without the user's message.
+        reason: why it was cancelled, if it was.
+        session_id: the session it ran in.
+        invocation_id: its own id.
+    """
+
+    status: Status
+    text: str
+    output: Any
+    outputs: Mapping[str, Any]
+    state: Mapping[str, Any]
+    events: tuple[Event, ...]
+    reason: str | None
+    session_id: str
+    invocation_id: str
+
+    def __repr__(self) -> str:
+        return f"<Result {self.status}: {len(self.events)} events, text {self.text!r:.60}>"
+
+
+@attrs.frozen
+class RunStatistics:
+    """How a run stands. Activations are counted once, in exactly one of the last four."""
+
+    status: Status
+    delivered: int
+    last_seq: int
+    started: int
+    completed: int
+    failed: int
+    cancelled: int
+    waiting: int
+
+
+@attrs.frozen(eq=False)
+class RunSetup:
+    """What all runs of one runner share."""
+
+    tree: Agent
+    app_name: str
+    service: SessionService
+    reducers: Mapping[str, Reducer]
+    on_conflict: OnConflict
+    clock: Callable[[], float]
+    new_id: Callable[[], str]
+
+
+@final
+class Run:
+    """One run, inside its block: an async iterator of events, and a handle on what runs.
+
+    Iteration ends when the tree has ended, and raises what it failed with. It delivers an event
+    after it is recorded, and its branch goes on when the reader comes back for the next.
+    """
+
+    def __init__(self, activation: Activation, first: int) -> None:
+        """Made by `Runner.open`."""
+        self._root = activation
+        self._stream = activation.invocation.stream
+        self._first = first
+        self._status = advance(Status.PENDING, Step.START)
+        self._reason: str | None = None
+        self._result: Result | None = None
+
+    @property
+    def invocation_id(self) -> str:
+        """The run's id."""
+        return self._root.invocation.id
+
+    @property
+    def session_id(self) -> str:
+        """The session it runs in."""
+        return self._root.invocation.key.session_id
+
+    @property
+    def status(self) -> Status:
+        """How it stands; final when the block has ended."""
+        return self._status
+
+    @property
+    def result(self) -> Result:
+        """What it came to; there when the block has ended.
+
+        Raises:
+            ReadError: the block has not ended.
+        """
+        if self._result is None:
+            message = "run.result is there when the `async with` block has ended"
+            raise ReadError(message)
+        return self._result
+
+    def statistics(self) -> RunStatistics:
+        """Return how many events were delivered, and how many activations stand how."""
+        counts = self._root.invocation.counts
+        return RunStatistics(
+            status=self._status,
+            delivered=self._stream.delivered,
+            last_seq=self._stream.session.last_seq,
+            **attrs.asdict(counts),
+        )
+
+    def outcomes(self, name: str) -> tuple[Outcome, ...]:
+        """Return how the branches of the fan-out ``name`` ended, in declaration order.
+
+        Of its newest activation; also when it failed.
+
+        Raises:
+            KeyError: no fan-out of that name has ended.
+        """
+        return find_outcomes(self._root.invocation.outcomes, name)
+
+    def cancel(self, reason: str = "cancelled by run.cancel()") -> None:
+        """Cancel every agent of the run. Does not wait: go on iterating, or leave the block.
+
+        Iteration ends ordinarily, when every agent has cleaned up; what they record while doing
+        so is still delivered. ``result.status`` is then ``"cancelled"``, never a success.
+        """
+        if not self._stream.ended and self._reason is None:
+            self._reason = reason
+            self._root.scope.cancel(reason)
+
+    def __aiter__(self) -> Run:
+        return self
+
+    def __anext__(self) -> Coroutine[Any, Any, Event]:
+        return self._stream.read()
+
+    def __repr__(self) -> str:
+        return f"<Run {self.invocation_id}: {self._status}>"
+
+
+@final
+class OpenRun:
+    """What `Runner.open` returns: ``async with`` it."""
+
+    def __init__(
+        self,
+        setup: RunSetup,
+        *,
+        content: Content | None,
+        user_id: str,
+        session_id: str | None,
+        state_delta: Mapping[str, Any] | None,
+        config: RunConfig,
+    ) -> None:
+        """Made by `Runner.open`."""
+        self._setup = setup
+        self._content = content
+        self._user_id = user_id
+        self._session_id = session_id
+        self._state_delta = state_delta
+        self._config = config
+        self._nursery = trio.open_nursery()
+        self._run: Run | None = None
+
+    def __aiter__(self) -> NoReturn:
+        message = "a run needs its block: `async with runner.open(...) as run:` and, inside it, `async for event in run:`"
+        raise ReadError(message)
+
+    def __enter__(self) -> NoReturn:
+        message = "use `async with runner.open(...) as run:`, not `with`"
+        raise ReadError(message)
+
+    def __exit__(self, *_details: object) -> None:
+        """Never called; here so that `__enter__` can say what is wrong."""
+
+    @enable_ki_protection
+    async def __aenter__(self) -> Run:
+        if self._run is not None:
+            message = "this run was opened already; call runner.open(...) again for another one"
+            raise ReadError(message)
+        invocation_id = self._setup.new_id()
+        session = await self._load()
+        first = len(session.events)
+        if self._content is not None or self._state_delta:
+            await self._record_message(session, invocation_id)
+            first += 1
+        root = self._prepare(session, invocation_id)
+        self._run = Run(root, first)
+        nursery = await self._nursery.__aenter__()
+        nursery.start_soon(_run_tree, root, name=f"run {invocation_id}")
+        return self._run
+
+    async def _load(self) -> Session:
+        service, app_name = self._setup.service, self._setup.app_name
+        if self._session_id is not None:
+            session = await service.get(
+                app_name=app_name, user_id=self._user_id, session_id=self._session_id
+            )
+            if session is not None:
+                return session
+        return await service.create(
+            app_name=app_name, user_id=self._user_id, session_id=self._session_id
+        )
+
+    async def _record_message(self, session: Session, invocation_id: str) -> None:
+        actions = EventActions(state_delta=dict(self._state_delta or {}))
+        event = Event(self._content, actions=actions)
+        event.seal()
+        stamp_origin(event, Origin(author=USER, invocation_id=invocation_id))
+        stamp_timestamp(event, self._setup.clock())
+        written = event.delta  # the service drops what is temporary
+        with trio.CancelScope(shield=True):
+            await self._setup.service.append(session.key, [event], expected_seq=session.last_seq)
+        session.apply(event)
+        session.state.update(written)
+
+    def _prepare(self, session: Session, invocation_id: str) -> Activation:
+        setup = self._setup
+        shared = SharedState(session, setup.reducers, setup.on_conflict)
+        scope = trio.CancelScope()
+        stream = Stream(
+            session=session,
+            service=setup.service,
+            clock=setup.clock,
+            stop=scope.cancel,
+            on_escalate=_escalate,
+            resolve=shared.resolve,
+            check_conflicts=shared.check_conflicts,
+        )
+        invocation = Invocation(
+            id=invocation_id,
+            key=session.key,
+            user_content=self._content,
+            config=self._config,
+            stream=stream,
+            shared=shared,
+            threads=trio.CapacityLimiter(self._config.max_threads),
+            run_child=run_child,
+        )
+        line = Branch()
+        place = Place(setup.tree.name, invocation_id=invocation_id, line=line)
+        root = Activation(setup.tree, place, invocation=invocation, lane=Lane(line))
+        root.scope = scope
+        return root
+
+    @enable_ki_protection
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> Literal[False]:
+        run = self._run
+        if run is None:
+            return False
+        root = run._root
+        stream = root.invocation.stream
+        if not stream.ended and run._reason is None:
+            run._reason = _why_left(error)
+        root.scope.cancel(run._reason or "the run has ended")
+        late: BaseException | None = None
+        try:
+            with trio.CancelScope(shield=True):
+                late = await stream.pump()
+        finally:
+            stream.close()
+            try:
+                await self._nursery.__aexit__(None, None, None)
+            except BaseExceptionGroup as group:
+                # The tree's task never raises: this can only be an interrupt of the main task.
+                late = group.exceptions[0]
+            _conclude(run)
+        if error is None:
+            failure, stream.failure = stream.failure, None
+            if failure is None:
+                failure = late
+            if failure is not None:
+                raise failure
+            await checkpoint_if_cancelled()
+        elif late is not None and isinstance(error, Exception | trio.Cancelled):
+            raise late
+        return False
+
+
+async def _run_tree(root: Activation) -> None:
+    """Drive the root. Never raises: the reader learns at the end of the stream."""
+    failure: BaseException | None = None
+    try:
+        await activate(root)
+        failure = root.error
+    except BaseException as exc:  # noqa: BLE001  # a bug of ours must not hang the reader
+        failure = exc
+    root.invocation.stream.finish(failure)
+
+
+def _escalate(emitter: Any) -> None:
+    """Act on an escalating event at its hand-out: end its siblings, tell the nearest loop."""
+    activation: Activation = emitter
+    if activation.on_escalate is not None:
+        activation.on_escalate(activation)
+    above = activation.parent
+    while above is not None and not above.catches_escalate:
+        above = above.parent
+    if above is not None:
+        above.escalated = True
+
+
+def _why_left(error: BaseException | None) -> str:
+    if error is None:
+        return "the reader left the block"
+    if isinstance(error, trio.Cancelled):
+        return f"cancelled from outside: {error}"
+    return f"the block raised {type(error).__name__}"
+
+
+def _conclude(run: Run) -> None:
+    root = run._root
+    invocation = root.invocation
+    session = invocation.stream.session
+    status = root.status if root.status in TERMINAL else Status.FAILED
+    if status is Status.COMPLETED and run._reason is not None:
+        status = Status.CANCELLED
+    step = {
+        Status.COMPLETED: Step.COMPLETE,
+        Status.FAILED: Step.FAIL,
+        Status.WAITING: Step.WAIT,
+    }.get(status, Step.CANCEL)
+    run._status = advance(run._status, step)
+    events = tuple(session.events[run._first :])
+    text = ""
+    for event in reversed(events):
+        if event.text and event.is_final:
+            text = event.text
+            break
+    run._result = Result(
+        status=run._status,
+        text=text,
+        output=root.output if status is Status.COMPLETED else None,
+        outputs=FrozenDict(invocation.outputs),
+        state=session.snapshot(),
+        events=events,
+        reason=run._reason if status is Status.CANCELLED else None,
+        session_id=invocation.key.session_id,
+        invocation_id=invocation.id,
+    )

@@ -1,0 +1,218 @@
+"""What an event asks for or reports, beside what it says.
+
+Changeable while its event is, read-only afterwards; the same trade of beauty for speed as in
+`session.event`, and the checks that decide what can be stored.
+
+Pure values: no I/O, no clock, no event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn
+
+import attrs
+
+from session.state import FrozenDict, FrozenValueError, UnstorableError, freeze
+
+__all__ = ["KEPT_ACTIONS", "NO_ACTIONS", "BranchOutcome", "EventActions"]
+
+KEPT_ACTIONS: Final = frozenset(
+    {
+        "compaction",
+        "renderUiWidgets",
+        "requestedAuthConfigs",
+        "requestedToolConfirmations",
+        "rewindBeforeInvocationId",
+        "route",
+        "setModelResponse",
+        "transferReason",
+    }
+)
+"""What ``EventActions.other`` may hold, likewise."""
+
+EMPTY: Final = FrozenDict()
+
+
+def check_optional_text(value: Any, path: str) -> None:
+    if value is not None:
+        check_text(value, path)
+
+
+def check_text(value: Any, path: str) -> None:
+    if type(value) is not str:
+        raise UnstorableError(path, f"text is needed, not a {type(value).__name__}")
+    freeze(value, path)
+
+
+def check_kept(other: Mapping[str, Any], known: frozenset[str], path: str) -> None:
+    for name in other:
+        if name not in known:
+            raise UnstorableError(f"{path}.{name}", "ADK has no such field")
+
+
+def check_count(value: Any, path: str, *, least: int = 1) -> None:
+    if type(value) is not int or value < least:
+        raise UnstorableError(path, f"a whole number from {least} on is needed, not {value!r}")
+
+
+def _speakable(text: Any) -> Any:
+    return text.encode(errors="replace").decode() if type(text) is str else text
+
+
+def _is_text(_outcome: object, attribute: attrs.Attribute[str], value: object) -> None:
+    check_text(value, attribute.name)
+
+
+_is_text_or_none: Final = attrs.validators.optional(_is_text)
+
+
+def _is_count(_outcome: object, attribute: attrs.Attribute[int], value: object) -> None:
+    # 0: cancelled while it was queued.
+    check_count(value, attribute.name, least=0)
+
+
+def _is_duration(_outcome: object, attribute: attrs.Attribute[float], value: object) -> None:
+    if type(value) not in (int, float):
+        raise UnstorableError(attribute.name, f"seconds are needed, not {value!r}")
+    freeze(value, attribute.name)
+
+
+@attrs.frozen
+class BranchOutcome:
+    """How one branch of a fan-out ended. ``duration`` is in seconds of the run's clock.
+
+    Lone surrogates in ``error_message`` become question marks: an exception that names an odd
+    file must not stop the record of its own failure.
+    """
+
+    name: str = attrs.field(validator=_is_text)
+    status: str = attrs.field(validator=_is_text)
+    error_type: str | None = attrs.field(default=None, validator=_is_text_or_none)
+    error_message: str | None = attrs.field(
+        default=None, converter=_speakable, validator=_is_text_or_none
+    )
+    attempts: int = attrs.field(default=1, validator=_is_count)
+    duration: float = attrs.field(default=0.0, validator=_is_duration)
+
+
+@attrs.define
+class EventActions:
+    """What an event asks for or reports, beside what it says. Field names are ADK's.
+
+    Changeable until its event is sealed.
+
+    Attributes:
+        state_delta: keys and their new values (JSON).
+        artifact_delta: artifact names and the version just saved.
+        escalate: ends the nearest loop, and the siblings of a parallel's direct child.
+        transfer_to_agent: name of the agent to go on with.
+        skip_summarization: the content is final although it holds a function response.
+        end_of_agent: the activation has ended.
+        agent_state: what the activation needs to go on from here.
+        outcomes: how the branches of a fan-out ended, in declaration order.
+        other: actions of ADK that this runtime keeps and does not act on, by their JSON names.
+    """
+
+    state_delta: Mapping[str, Any] = attrs.field(factory=dict)
+    artifact_delta: Mapping[str, int] = attrs.field(factory=dict)
+    escalate: bool = False
+    transfer_to_agent: str | None = None
+    skip_summarization: bool = False
+    end_of_agent: bool = False
+    agent_state: Mapping[str, Any] | None = None
+    outcomes: tuple[BranchOutcome, ...] = ()
+    other: Mapping[str, Any] = EMPTY
+
+    def __eq__(self, other: object) -> bool:
+        # The generated one wants the same class, and a sealed event's actions have another.
+        if not isinstance(other, EventActions):
+            return NotImplemented
+        names = (field.name for field in attrs.fields(EventActions))
+        return all(getattr(self, name) == getattr(other, name) for name in names)
+
+    __hash__ = None  # type: ignore[assignment]  # they can change
+
+
+class SealedActions(EventActions):
+    """Actions of a sealed event. Same layout, so that sealing is one assignment."""
+
+    __slots__ = ()
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> EventActions:  # type: ignore[misc]  # see below
+        # Called by `attrs.evolve` and `copy`: a copy of sealed actions is nobody's yet.
+        return EventActions(*args, **kwargs)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        message = f"the event has been emitted: its actions.{name} can no longer be set"
+        raise FrozenValueError(message)
+
+
+SealedActions.__name__ = SealedActions.__qualname__ = "EventActions"
+
+
+def sealed_actions(actions: EventActions) -> EventActions:
+    actions.state_delta = frozen_mapping(actions.state_delta, "actions.state_delta")
+    actions.artifact_delta = frozen_mapping(actions.artifact_delta, "actions.artifact_delta")
+    actions.other = frozen_mapping(actions.other, "actions.other")
+    if actions.agent_state is not None:
+        actions.agent_state = frozen_mapping(actions.agent_state, "actions.agent_state")
+    actions.__class__ = SealedActions
+    return actions
+
+
+def frozen_mapping(value: Any, path: str) -> FrozenDict:
+    kind = type(value)
+    if kind is FrozenDict:
+        return value  # type: ignore[no-any-return]  # narrowed by identity, which mypy does not follow
+    if not value and kind is dict:
+        return EMPTY
+    if not isinstance(value, Mapping):
+        raise UnstorableError(path, f"a mapping is needed, not a {kind.__name__}")
+    return freeze(value, path)  # type: ignore[no-any-return]  # a mapping freezes to a FrozenDict
+
+
+NO_ACTIONS: Final[EventActions] = sealed_actions(EventActions())
+"""The actions of every sealed event that has none."""
+
+
+_FLAGS: Final = ("escalate", "skip_summarization", "end_of_agent")
+
+
+def check_actions(actions: Any) -> None:
+    if not isinstance(actions, EventActions):
+        raise UnstorableError("actions", f"EventActions are needed, not a {type(actions).__name__}")
+    check_optional_text(actions.transfer_to_agent, "actions.transfer_to_agent")
+    for name in _FLAGS:
+        value = getattr(actions, name)
+        if value is False:
+            continue
+        # ADK writes None for "not set".
+        if value is None:
+            setattr(actions, name, False)
+        elif type(value) is not bool:
+            raise UnstorableError(f"actions.{name}", f"True or False is needed, not {value!r}")
+    if actions.artifact_delta:
+        _check_versions(frozen_mapping(actions.artifact_delta, "actions.artifact_delta"))
+    if actions.other:
+        check_kept(frozen_mapping(actions.other, "actions.other"), KEPT_ACTIONS, "actions.other")
+    if actions.outcomes != ():
+        actions.outcomes = _checked_outcomes(actions.outcomes)
+
+
+def _check_versions(delta: Mapping[str, Any]) -> None:
+    for name, version in delta.items():
+        if type(version) is not int:
+            path = f"actions.artifact_delta.{name}"
+            raise UnstorableError(path, f"a version is a whole number, not {version!r}")
+
+
+def _checked_outcomes(outcomes: Any) -> tuple[BranchOutcome, ...]:
+    if not isinstance(outcomes, list | tuple):
+        why = f"BranchOutcomes are needed, not a {type(outcomes).__name__}"
+        raise UnstorableError("actions.outcomes", why)
+    for index, outcome in enumerate(outcomes):
+        if not isinstance(outcome, BranchOutcome):
+            why = f"a BranchOutcome is needed, not a {type(outcome).__name__}"
+            raise UnstorableError(f"actions.outcomes[{index}]", why)
+    return tuple(outcomes)

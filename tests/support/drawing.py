@@ -1,0 +1,195 @@
+"""Hypothesis strategies of trees, readers, stores and whole cases.
+
+Everything shrinks towards one leaf that emits one event, read by a prompt reader to the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+from hypothesis import strategies as st
+
+from tests.support.running import Case, Reader, Way
+from tests.support.scripts import (
+    Beside,
+    Chain,
+    Cleanup,
+    Contribute,
+    Emit,
+    Fail,
+    Fan,
+    Leaf,
+    Look,
+    Loop,
+    Node,
+    Pause,
+    Shape,
+    Step,
+    Within,
+    Write,
+)
+
+__all__ = ["Allowed", "cases", "kept_cases", "leaves", "readers", "trees"]
+
+KEYS = ("x", "y", "temp:t", "app:z", "user:y")
+VALUES = st.one_of(st.integers(0, 2), st.sampled_from(["u", [1], {"k": 1}, None]))
+SHAPES: tuple[Shape, ...] = ("generator", "coroutine", "generator class", "coroutine class")
+WAYS: tuple[Way, ...] = ("break", "raise", "scope", "run.cancel")
+
+
+@attrs.frozen
+class Allowed:
+    """What the leaves of a drawn tree may do, beside emitting, pausing and looking.
+
+    ``kept`` keeps to what has one outcome on kept time: before anything that others notice
+    there is a pause in which the task comes to a moment of its own.
+    """
+
+    failures: bool = True
+    escalations: bool = True
+    timeouts: bool = True
+    cleanups: bool = True
+    background: bool = True
+    state: bool = True
+    reducers: bool = True
+    partial: bool = True
+    outputs: bool = True
+    temporary: bool = True
+    kept: bool = False
+
+
+ANYTHING = Allowed()
+CALM = Allowed(failures=False, escalations=False, timeouts=False)
+
+
+@st.composite
+def leaves(draw: st.DrawFn, name: str, allowed: Allowed) -> Leaf:
+    """Draw a leaf."""
+    steps = draw(_steps(allowed, depth=2, wants_fail=True))
+    if allowed.kept:
+        steps = [Pause(), *steps]
+    return Leaf(
+        name,
+        tuple(steps),
+        shape=draw(st.sampled_from(SHAPES)),
+        output_key=draw(st.sampled_from([None, f"{name}_out"])) if allowed.outputs else None,
+    )
+
+
+def _steps(allowed: Allowed, depth: int, *, wants_fail: bool = False) -> st.SearchStrategy[list[Step]]:
+    several = st.lists(_step(allowed, depth), min_size=1, max_size=4)
+    if not (wants_fail and allowed.failures):
+        return several
+    return st.tuples(several, st.sampled_from([(), (), (), (Fail(),)])).map(lambda two: [*two[0], *two[1]])
+
+
+def _step(allowed: Allowed, depth: int) -> st.SearchStrategy[Step]:
+    ways: list[st.SearchStrategy[Step]] = [_emits(allowed), _pauses(), st.just(Look())]
+    if allowed.state:
+        keys = KEYS if allowed.temporary else tuple(key for key in KEYS if not key.startswith("temp:"))
+        ways.append(st.builds(Write, st.sampled_from(keys), VALUES))
+    if allowed.reducers:
+        ways.append(st.builds(Contribute, st.just("sum"), st.integers(1, 3)))
+        ways.append(st.builds(Contribute, st.just("all"), st.integers(0, 1)))
+    if depth == 0:
+        return st.one_of(ways)
+    if allowed.timeouts:
+        inner = _steps(allowed, depth - 1)
+        ways.append(st.builds(Within, st.integers(0, 3), inner))
+    if allowed.cleanups:
+        ways.append(_cleanups(allowed, depth))
+    if allowed.background:
+        background = _steps(allowed, depth - 1, wants_fail=True)
+        if allowed.kept:
+            background = background.map(lambda steps: [Pause(), *steps])
+        ways.append(st.builds(Beside, background, _steps(allowed, depth - 1)))
+    return st.one_of(ways)
+
+
+def _cleanups(allowed: Allowed, depth: int) -> st.SearchStrategy[Step]:
+    # A clean-up that asks for something is nothing one would write.
+    after = _steps(attrs.evolve(allowed, escalations=False), depth - 1, wants_fail=True)
+    if allowed.kept:
+        after = after.map(lambda steps: [Pause(), *steps])
+    return st.builds(Cleanup, _steps(allowed, depth - 1, wants_fail=True), after, st.booleans())
+
+
+def _pauses() -> st.SearchStrategy[Step]:
+    return st.builds(Pause, st.integers(0, 3))
+
+
+@st.composite
+def _emits(draw: st.DrawFn, allowed: Allowed) -> Step:
+    delta: dict[str, Any] = {}
+    if allowed.state and draw(st.booleans()):
+        delta["x"] = draw(st.integers(0, 2))
+    if allowed.reducers and draw(st.integers(0, 3)) == 3:
+        delta["sum"] = draw(st.integers(1, 3))
+    kind = draw(st.integers(0, 9))
+    return Emit(
+        delta,
+        escalate=allowed.escalations and kind == 9,
+        partial=allowed.partial and kind == 8,
+        output=draw(st.integers(0, 3)) if allowed.outputs and kind == 7 else None,
+    )
+
+
+@st.composite
+def trees(
+    draw: st.DrawFn, allowed: Allowed = ANYTHING, *, names: Sequence[str] | None = None, depth: int = 3
+) -> Node:
+    """Draw a tree; ``names`` are used up in the order of drawing, composites after what is below."""
+    unused = list(reversed(names or [*"abcdefghijklmnopqrstuvwxyz"]))
+    spare = iter(range(10_000))
+
+    def next_name() -> str:
+        return unused.pop() if unused else f"n{next(spare)}"
+
+    def node(depth: int) -> Node:
+        kind = draw(st.integers(0, 6)) if depth else 0
+        if kind < 3 or len(unused) < 4:
+            return draw(leaves(next_name(), allowed))
+        count = draw(st.integers(1, 3))
+        children = tuple(node(depth - 1) for _ in range(count))
+        name = next_name()
+        if kind == 3:
+            return Chain(name, children)
+        if kind == 4:
+            return Loop(name, children, iterations=draw(st.integers(1, 3)))
+        return Fan(name, children)
+
+    return node(depth)
+
+
+@st.composite
+def readers(draw: st.DrawFn, *, prompt: bool = False) -> Reader:
+    """Draw a reader: prompt or slow, staying or leaving in any way at any event."""
+    way: Way = draw(st.sampled_from(["end", *WAYS]))
+    return Reader(
+        pauses=() if prompt else tuple(draw(st.lists(st.integers(0, 3), max_size=3))),
+        way=way,
+        at=0 if way == "end" else draw(st.integers(0, 12)),
+        keep_alive=None if prompt else draw(st.sampled_from([None, 1, 2.5])),
+    )
+
+
+def stores() -> st.SearchStrategy[tuple[float, ...] | None]:
+    """Draw a store: in memory, or the delays of a slow one."""
+    return st.none() | st.lists(st.sampled_from([0.5, 1, 2, 0]), min_size=1, max_size=3).map(tuple)
+
+
+@st.composite
+def cases(draw: st.DrawFn, allowed: Allowed = ANYTHING, *, depth: int = 3) -> Case:
+    """Draw a case on free time: everything may meet everything."""
+    draw(st.random_module())  # trio shuffles what is ready at the same moment
+    return Case(draw(trees(allowed, depth=depth)), draw(readers()), draw(stores()))
+
+
+@st.composite
+def kept_cases(draw: st.DrawFn, allowed: Allowed = ANYTHING, *, depth: int = 3) -> Case:
+    """Draw a case on kept time, with a prompt reader: the oracle knows all about it."""
+    draw(st.random_module())
+    tree = draw(trees(attrs.evolve(allowed, kept=True), depth=depth))
+    return Case(tree, draw(readers(prompt=True)), kept=True)
