@@ -30,7 +30,9 @@ def refuse_shadowed_session(front_door: str) -> None:
     if found is None:
         where = list(spec.submodule_search_locations or ()) if spec is not None else []
         if not where:
-            message = "the `session` package, a part of parallel-agent, is missing; install parallel-agent again"
+            message = (
+                "the `session` package of parallel-agent is missing; install parallel-agent again"
+            )
             raise ImportError(message, name="session")
         found = where[0]
     message = (

@@ -21,10 +21,10 @@ from parallel_agent.errors import (
 from session.content import Content
 from session.event import USER, Event
 
-__all__ = ["Agent", "AgentCallback", "activate", "outcome_error", "run_child"]
+__all__ = ["Agent", "AgentCallback"]
 
 AgentCallback: TypeAlias = Callable[
-    [InvocationContext], "Content | Event | str | None | Awaitable[Content | Event | str | None]"
+    [InvocationContext], "Content | Event | str | Awaitable[Content | Event | str | None] | None"
 ]
 """Called before or after an agent; plain or async. What it returns becomes an event."""
 
@@ -89,7 +89,8 @@ class Agent:
         self._output_key = _as_output_key(name, output_key)
         self._before = _as_callbacks(name, before_agent_callback)
         self._after = _as_callbacks(name, after_agent_callback)
-        self._index = _Index.build(self)
+        indices = [child._index for child in self._sub_agents]  # noqa: SLF001  # agents among themselves
+        self._index: _Index = _Index(self, indices)
 
     @property
     def name(self) -> str:
@@ -147,44 +148,39 @@ class _Index:
     """The agents of a tree by name, in the order they were added.
 
     A parent adds itself to the table of its largest child instead of copying it, so building a
-    tree of any shape costs little more than a step per agent. Each agent knows how many entries
-    of the shared table are its own tree's; the rest belong to trees built around it later.
+    tree of any shape costs little more than a step per agent. ``size`` says how many entries of
+    the shared table are this tree's own; the rest belong to trees built around it later.
     """
 
-    __slots__ = ("_size", "_table")
+    __slots__ = ("size", "table")
 
-    def __init__(self, table: dict[str, tuple[int, Agent]], size: int) -> None:
-        self._table = table
-        self._size = size
-
-    @classmethod
-    def build(cls, agent: Agent) -> _Index:
-        indices = sorted(
-            (child._index for child in agent.sub_agents), key=lambda index: -index._size
-        )  # its own class, below Agent
-        if indices and len(indices[0]._table) == indices[0]._size:  # noqa: SLF001
-            table = indices[0]._table  # noqa: SLF001
+    def __init__(self, parent: Agent, below: Iterable[_Index]) -> None:
+        indices = sorted(below, key=lambda index: -index.size)
+        largest = indices[0] if indices else None
+        if largest is None:
+            self.table: dict[str, tuple[int, Agent]] = {}
+        elif len(largest.table) == largest.size:
+            self.table = largest.table
         else:
-            table = dict(indices[0].entries()) if indices else {}
-        size = len(table)
+            self.table = dict(largest.entries())
         added: list[str] = []
         try:
             for index in indices[1:]:
-                for name, (_, other) in index.entries():
-                    _add(table, name, other, added)
-            _add(table, agent.name, agent, added)
+                for name, (_, agent) in index.entries():
+                    _add(self.table, name, agent, added)
+            _add(self.table, parent.name, parent, added)
         except TreeError:
-            for name in added:
-                del table[name]
+            for name in added:  # the table may be another tree's, too
+                del self.table[name]
             raise
-        return cls(table, size + len(added))
+        self.size: int = len(self.table)
 
-    def entries(self) -> Iterable[tuple[str, tuple[int, Agent]]]:
-        return list(self._table.items())[: self._size]
+    def entries(self) -> list[tuple[str, tuple[int, Agent]]]:
+        return list(self.table.items())[: self.size]
 
     def find(self, name: str) -> Agent | None:
-        found = self._table.get(name)
-        return found[1] if found is not None and found[0] < self._size else None
+        position, agent = self.table.get(name, (self.size, None))
+        return agent if position < self.size else None
 
 
 def _add(table: dict[str, tuple[int, Agent]], name: str, agent: Agent, added: list[str]) -> None:
@@ -199,9 +195,14 @@ def _add(table: dict[str, tuple[int, Agent]], name: str, agent: Agent, added: li
     there = table.get(name)
     if there is not None:
         if there[1] is agent:
-            message = f"agent {name!r} stands in the tree twice; make a second agent with a name of its own"
+            message = (
+                f"agent {name!r} stands in the tree twice; make a second one with its own name"
+            )
         else:
-            message = f"two agents in the tree are called {name!r} ({there[1]!r} and {agent!r}); names are unique"
+            message = (
+                f"two agents in the tree are called {name!r} ({there[1]!r} and {agent!r}); "
+                "names are unique"
+            )
         raise TreeError(message)
     table[name] = (len(table), agent)
     added.append(name)

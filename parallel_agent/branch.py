@@ -53,7 +53,7 @@ class Branch:
         self.forked = forked
         self.forked_seq = forked_seq
         self.joined: int | None = None
-        self.depth = 0 if parent is None else parent.depth + 1
+        self.depth: int = 0 if parent is None else parent.depth + 1
         self._name: str | None = None
 
     @property
@@ -134,7 +134,7 @@ class Place(Origin):
 
     @property
     def path(self) -> str:
-        """The slashed path from the root of the tree, unique in the invocation: ``refine/critic@2``."""
+        """The slashed path from the root, unique in the invocation: ``refine/critic@2``."""
         if not self._path:
             segments: list[str] = []
             place: Place | None = self

@@ -152,6 +152,7 @@ class InvocationContext:
 
 
 def find_outcomes(outcomes: Mapping[str, Sequence[Outcome]], name: str) -> tuple[Outcome, ...]:
+    """Return the outcomes of the fan-out ``name``, or raise a KeyError that lists what there is."""
     try:
         return tuple(outcomes[name])
     except KeyError:

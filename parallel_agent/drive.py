@@ -178,7 +178,7 @@ async def _drive(activation: Activation, agen: AsyncGenerator[Any, None]) -> Non
     try:
         await _step_through(activation, agen)
     finally:
-        if agen.ag_frame is not None:
+        if inspect.isasyncgen(agen) and agen.ag_frame is not None:
             # Only an interrupt between two steps, or an agent that does not give up, gets here.
             await _close(agen)
 
@@ -209,13 +209,14 @@ async def _step_through(activation: Activation, agen: AsyncGenerator[Any, None])
     except StopAsyncIteration:
         return
     message = (
-        f"agent {activation.agent.name!r} ({activation.place.path}) was cancelled, and yielded again "
-        f"{MAX_REFUSALS} times; let trio.Cancelled pass: catch `Exception`, not `BaseException`"
+        f"agent {activation.agent.name!r} ({activation.place.path}) was cancelled, and "
+        f"yielded again {MAX_REFUSALS} times; let trio.Cancelled pass: catch `Exception`, "
+        "not `BaseException`"
     )
     raise UncancellableAgentError(message)
 
 
-async def _close(agen: AsyncGenerator[Any, None]) -> None:
+async def _close(agen: AsyncGenerator[Any, Any]) -> None:
     with trio.CancelScope(shield=True) as grace:
         grace.cancel("the agent is being closed")
         # "ignored GeneratorExit": it does not give up even now, and has been told of already.
@@ -304,9 +305,10 @@ def _first_leaf(error: BaseException) -> BaseException:
 def _escaped(activation: Activation, cause: BaseException | None) -> BaseException:
     name = activation.agent.name
     message = (
-        f"a cancellation escaped from agent {name!r} ({activation.place.path}), which was not cancelled itself: a "
-        "helper async generator holds a cancel scope or nursery open over a `yield`. Pass the context to the helper "
-        "and let it `await ctx.emit(...)` inside its scope instead of yielding, or open the scope in the agent"
+        f"a cancellation escaped from agent {name!r} ({activation.place.path}), which was not "
+        "cancelled itself: a helper async generator holds a cancel scope or nursery open over a "
+        "`yield`. Pass the context to the helper and let it `await ctx.emit(...)` inside its scope "
+        "instead of yielding, or open the scope in the agent"
     )
     error = EscapedCancellationError(message)
     error.__cause__ = cause

@@ -1,4 +1,6 @@
-"""Every error the runtime raises, in one tree. A name says whose doing it was::
+"""Every error the runtime raises, in one tree.
+
+A name says whose doing it was::
 
     AgentError
     ├── UsageError                  you: the call, the tree or the agent is wrong
@@ -23,6 +25,7 @@ their own types as well.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 __all__ = [
@@ -104,8 +107,9 @@ class StateConflictError(AgentError):
     def __init__(self, key: str, first: str, second: str) -> None:
         """Name the key and both branches, in the order of recording."""
         super().__init__(
-            f"state[{key!r}] was written by branch {first!r}, which branch {second!r} does not see: one write "
-            "would be lost. Give each branch a key of its own, or declare a reducer for this one"
+            f"state[{key!r}] was written by branch {first!r}, which branch {second!r} does "
+            "not see: one write would be lost. Give each branch a key of its own, "
+            "or declare a reducer for this one"
         )
         self.key = key
         self.branches = (first, second)
@@ -150,7 +154,7 @@ def note_other(error: BaseException, path: str, other: BaseException) -> None:
 
 
 def describe(error: BaseException) -> tuple[str, str]:
-    """Return the error's type name and its message, in one line each, whatever its ``__str__`` does."""
+    """Return the error's type name and its message, whatever its ``__str__`` does."""
     return type(error).__name__, _short(error)
 
 
@@ -167,12 +171,15 @@ _SHORT: Final = 500
 
 
 def _notes(error: BaseException) -> list[str]:
-    notes = getattr(error, "__notes__", None)
-    return [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
+    try:
+        notes = getattr(error, "__notes__", None)
+    except Exception:  # noqa: BLE001  # a hostile exception: as if it had none
+        return []
+    return (
+        [note for note in notes if isinstance(note, str)] if isinstance(notes, list | tuple) else []
+    )
 
 
 def _set_notes(error: BaseException, notes: list[str]) -> None:
-    try:
+    with suppress(Exception):  # a frozen exception refuses in its own way, and stays without
         error.__notes__ = notes
-    except Exception:  # noqa: BLE001, S110  # a frozen exception refuses in its own way; it stays without notes
-        pass

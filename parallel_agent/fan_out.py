@@ -19,8 +19,8 @@ from parallel_agent.barrier import Barrier, FailFast, Outcome, Verdict
 from parallel_agent.branch import Branch, Place
 from parallel_agent.drive import activate
 from parallel_agent.errors import RunEndedError, describe, note_other
+from parallel_agent.lane import Lane
 from parallel_agent.lifecycle import Status
-from parallel_agent.stream import Lane
 from session.actions import BranchOutcome, EventActions
 from session.event import Event
 

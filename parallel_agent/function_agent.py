@@ -53,7 +53,7 @@ class FunctionAgent(Agent):
         """See `agent`."""
         kind = _shape(function)
         if abandon_on_cancel and kind != "thread":
-            message = f"abandon_on_cancel is for plain functions, which run in threads; {function!r} is async"
+            message = f"abandon_on_cancel is for plain functions in threads; {function!r} is async"
             raise AgentFunctionError(message)
         super().__init__(
             _name_of(function) if name is None else name,
@@ -116,7 +116,7 @@ def agent(
 
 
 def agent(function: AgentFunction | None = None, /, **options: Any) -> FunctionAgent | _Decorator:
-    """Make a function an agent: ``@agent``, ``@agent(output_key="words")`` or ``agent(function, name="n")``.
+    """Make a function an agent: ``@agent``, ``@agent(output_key="k")``, ``agent(f, name="n")``.
 
     Args:
         function: takes the context; an async generator function, a coroutine function or a
@@ -128,6 +128,7 @@ def agent(function: AgentFunction | None = None, /, **options: Any) -> FunctionA
             Its result is then dropped, but what it does goes on.
         before_agent_callback: see `Agent`.
         after_agent_callback: see `Agent`.
+        **options: the above.
 
     Raises:
         AgentFunctionError: the function has none of the three shapes, or takes other arguments.
@@ -147,7 +148,8 @@ def _shape(function: object) -> str:
         raise AgentFunctionError(message)
     code = _unwrapped(function)
     if inspect.isgeneratorfunction(code):
-        message = f"{_name_of(function)!r} is a plain generator function; write `async def` to yield events"
+        name = _name_of(function)
+        message = f"{name!r} is a plain generator function; write `async def` to yield events"
         raise AgentFunctionError(message)
     _check_parameters(function)
     if inspect.isasyncgenfunction(code):
@@ -174,8 +176,8 @@ def _check_parameters(function: Callable[..., Any]) -> None:
         signature.bind(None)
     except TypeError as exc:
         message = (
-            f"{_name_of(function)!r} cannot be an agent: it is called with one argument, the context, "
-            f"but its signature is {signature} ({exc})"
+            f"{_name_of(function)!r} cannot be an agent: it is called with one argument, the "
+            f"context, but its signature is {signature} ({exc})"
         )
         raise AgentFunctionError(message) from None
 

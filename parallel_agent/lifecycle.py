@@ -6,14 +6,14 @@ Pure: no event loop, no clock.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
 __all__ = ["TERMINAL", "TRANSITIONS", "Status", "Step", "advance"]
 
 
-class Status(str, Enum):
+class Status(StrEnum):
     """Where an activation or a run stands. The last four are final, and exactly one is reached."""
 
     PENDING = "pending"
@@ -23,11 +23,8 @@ class Status(str, Enum):
     CANCELLED = "cancelled"
     WAITING = "waiting"
 
-    def __str__(self) -> str:
-        return self.value
 
-
-class Step(str, Enum):
+class Step(StrEnum):
     """What can happen to it."""
 
     START = "start"
@@ -63,5 +60,5 @@ def advance(status: Status, step: Step) -> Status:
     try:
         return TRANSITIONS[status, step]
     except KeyError:
-        message = f"nothing that is {status} can {step.value}; please report this as a bug in parallel-agent"
+        message = f"nothing that is {status} can {step}; this is a bug in parallel-agent"
         raise RuntimeError(message) from None

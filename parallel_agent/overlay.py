@@ -17,7 +17,7 @@ import attrs
 
 from parallel_agent.branch import NEWEST, Branch
 from parallel_agent.errors import StateConflictError, StateError
-from parallel_agent.stream import FREE, IN_FLIGHT, Lane, Slot
+from parallel_agent.lane import FREE, IN_FLIGHT, Lane, Slot
 from session.event import Event, stamp_delta
 from session.session import Session
 from session.state import (
@@ -113,26 +113,31 @@ class SharedState:
                     None  # refused for good: handing them back would refuse the next event, too
                 )
                 return conflict
-        late = slot.late
-        if late:
-            recorded: dict[str, Any] = {}
-            temporary: dict[str, Any] = {}
-            for key, value in late.items():
-                settled = value
-                if isinstance(value, _Contributions):
-                    try:
-                        settled = self.reduce(key, self._recorded(key, before), value.items)
-                    except Exception as exc:  # noqa: BLE001  # the user's reducer, or its result, is at fault
-                        slot.writes = None
-                        return exc
-                (temporary if key.startswith(TEMP_PREFIX) else recorded)[key] = settled
-            if recorded:
-                stamp_delta(event, frozen_dict({**delta, **recorded}))
-            slot.late = temporary or None
+        if slot.late:
+            refusal = self._settle(slot, event, before)
+            if refusal is not None:
+                return refusal
         if self.check_conflicts and delta:
             branch = slot.lane.branch
             for key in delta:
                 self._writers[key] = (branch, event)
+        return None
+
+    def _settle(self, slot: Slot, event: Event, before: deque[Slot]) -> Exception | None:
+        recorded: dict[str, Any] = {}
+        temporary: dict[str, Any] = {}
+        for key, value in (slot.late or {}).items():
+            settled = value
+            if isinstance(value, _Contributions):
+                try:
+                    settled = self.reduce(key, self._recorded(key, before), value.items)
+                except Exception as exc:  # noqa: BLE001  # the user's reducer, or its result
+                    slot.writes = None
+                    return exc
+            (temporary if key.startswith(TEMP_PREFIX) else recorded)[key] = settled
+        if recorded:
+            stamp_delta(event, frozen_dict({**event.delta, **recorded}))
+        slot.late = temporary or None
         return None
 
     def reduce(self, key: str, current: Any, contributions: tuple[Any, ...]) -> Any:
@@ -263,7 +268,10 @@ class State(Mapping[str, Any]):
             StateError: the key has no reducer.
         """
         if key not in self._shared.reducers:
-            message = f"state[{key!r}] has no reducer; declare one: Runner(tree, reducers={{{key!r}: 'append'}})"
+            message = (
+                f"state[{key!r}] has no reducer; declare one: "
+                f"Runner(tree, reducers={{{key!r}: 'append'}})"
+            )
             raise StateError(message)
         frozen = _frozen(key, value)
         earlier = self.pending.get(key)
@@ -346,7 +354,7 @@ class State(Mapping[str, Any]):
             self.pending = _Writes()
             late, self._settled_late = self._settled_late, False
             if not late and not explicit:
-                writes.__class__ = FrozenDict  # a flip, not a copy: nobody else holds it
+                writes.__class__ = FrozenDict  # type: ignore[assignment]  # same layout; a flip, not a copy: nobody else holds it
                 slot.writes = writes
                 stamp_delta(event, writes)
                 return

@@ -25,9 +25,10 @@ from parallel_agent.branch import Branch, Place
 from parallel_agent.context import find_outcomes
 from parallel_agent.drive import activate, run_child
 from parallel_agent.errors import ReadError
+from parallel_agent.lane import Lane
 from parallel_agent.lifecycle import TERMINAL, Status, Step, advance
 from parallel_agent.overlay import OnConflict, SharedState
-from parallel_agent.stream import Lane, Stream
+from parallel_agent.stream import Stream
 from session.actions import EventActions
 from session.content import Content
 from session.event import USER, Event, Origin, stamp_origin, stamp_timestamp
@@ -204,7 +205,10 @@ class OpenRun:
         self._run: Run | None = None
 
     def __aiter__(self) -> NoReturn:
-        message = "a run needs its block: `async with runner.open(...) as run:` and, inside it, `async for event in run:`"
+        message = (
+            "a run needs its block: `async with runner.open(...) as run:` and, inside it, "
+            "`async for event in run:`"
+        )
         raise ReadError(message)
 
     def __enter__(self) -> NoReturn:
@@ -304,13 +308,14 @@ class OpenRun:
             with trio.CancelScope(shield=True):
                 late = await stream.pump()
         finally:
+            broken = stream.closed  # by a failure of its own: nobody else closes it before us
             stream.close()
             try:
                 await self._nursery.__aexit__(None, None, None)
             except BaseExceptionGroup as group:
                 # The tree's task never raises: this can only be an interrupt of the main task.
                 late = group.exceptions[0]
-            _conclude(run)
+            _conclude(run, broken=broken)
         if error is None:
             failure, stream.failure = stream.failure, None
             if failure is None:
@@ -354,11 +359,12 @@ def _why_left(error: BaseException | None) -> str:
     return f"the block raised {type(error).__name__}"
 
 
-def _conclude(run: Run) -> None:
+def _conclude(run: Run, *, broken: bool) -> None:
     root = run._root
     invocation = root.invocation
     session = invocation.stream.session
-    status = root.status if root.status in TERMINAL else Status.FAILED
+    # A broken stream cancels the tree; what failed is the run.
+    status = root.status if root.status in TERMINAL and not broken else Status.FAILED
     if status is Status.COMPLETED and run._reason is not None:
         status = Status.CANCELLED
     step = {

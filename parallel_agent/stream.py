@@ -23,102 +23,23 @@ KeyboardInterrupt: an interrupt between taking an event and waking its emitter w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol, cast
+from collections.abc import Callable, Sequence
+from typing import Protocol, cast
 
-import outcome
 import trio
-from trio.lowlevel import Abort, Task, checkpoint_if_cancelled, enable_ki_protection, reschedule
+from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
-from parallel_agent.branch import Branch
-from parallel_agent.errors import BranchCancelledError, ReadError, StreamClosedError
-from session.event import Event, stamp_delta, stamp_origin, stamp_timestamp
+from parallel_agent.errors import ReadError, StreamClosedError
+from parallel_agent.lane import DRAINED, HANDED_OUT, QUEUED, Emitter, Slot
+from session.event import Event, stamp_timestamp
 from session.service import SessionService
-from session.session import Session
+from session.session import Session, SessionKey
 
-__all__ = ["FREE", "IN_FLIGHT", "QUEUED", "UNPLACED", "Emitter", "Lane", "Slot", "Stream"]
-
-# The states of a slot, in the order of an event's life. Plain integers: they are compared for
-# every event.
-FREE: Final = 0
-QUEUED: Final = 1
-DRAINED: Final = 2
-HANDED_OUT: Final = 3
-WITHDRAWN: Final = 4
-IN_FLIGHT: Final = (QUEUED, DRAINED)
-
-UNPLACED: Final = Event().origin
-"""The origin of an event that nobody has emitted yet."""
+__all__ = ["Stream"]
 
 
-class _Acknowledged(outcome.Outcome[None]):
-    """The result of every park that ends well: one object instead of one per event."""
-
-    __slots__ = ()
-
-    def unwrap(self) -> None:
-        """Return nothing, as often as asked."""
-
-    def send(self, gen: Any) -> Any:
-        """Resume a generator."""
-        return gen.send(None)
-
-    async def asend(self, agen: Any) -> Any:
-        """Resume an async generator."""
-        return await agen.asend(None)
-
-
-_ACKNOWLEDGED: Final = cast("outcome.Value[None]", _Acknowledged())
-
-
-class Emitter(Protocol):
-    """What the stream needs to know of the activation that emits."""
-
-    def take_back(self, writes: Mapping[str, Any]) -> None:
-        """Take back the state writes of an event that was withdrawn."""
-        ...
-
-
-class Lane:
-    """A branch's way into the stream.
-
-    Attributes:
-        branch: the place in the tree of forks.
-        sealed: the branch was ended by a sibling's decision; nothing of it is recorded any more.
-        slot: the waiting slot, used again and again while one task emits at a time.
-        flight: None as long as one task emits at a time and is not cancelled meanwhile. After
-            that, all slots whose event is queued or drained, oldest first.
-    """
-
-    __slots__ = ("branch", "flight", "sealed", "slot")
-
-    def __init__(self, branch: Branch) -> None:
-        """Make an open lane for ``branch``."""
-        self.branch = branch
-        self.sealed = False
-        self.slot: Slot | None = None
-        self.flight: list[Slot] | None = None
-
-    def another_slot(self) -> Slot:
-        """Return a slot to use when ``slot`` cannot be."""
-        slot = Slot(self)
-        busy = self.slot
-        if self.flight is not None:
-            self.flight.append(slot)
-        elif busy is None:
-            self.slot = slot
-        else:
-            # A second task of the same branch emits while the first one waits.
-            self.flight = [busy, slot] if busy.state in IN_FLIGHT else [slot]
-            self.slot = None
-        return slot
-
-    def in_flight(self) -> list[Slot]:
-        """Return the slots whose event is emitted and not handed out, newest first."""
-        if self.flight is not None:
-            return self.flight[::-1]
-        slot = self.slot
-        return [slot] if slot is not None and slot.state in IN_FLIGHT else []
+class _Append(Protocol):
+    def __call__(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None: ...
 
 
 class _StoreFailed(BaseException):
@@ -129,80 +50,8 @@ class _StoreFailed(BaseException):
         self.error = error
 
 
-class Slot:
-    """One parked emitter and its event. Also the abort function of its park: no closure to make.
-
-    ``writes`` are the state writes that the runtime added to the event (they go back to the
-    emitter if it is withdrawn); ``late`` are those whose value is known only when the event is
-    recorded, or that are not recorded at all.
-    """
-
-    __slots__ = ("emitter", "event", "lane", "late", "state", "task", "writes")
-
-    def __init__(self, lane: Lane) -> None:
-        """Make a free slot on ``lane``."""
-        self.lane = lane
-        self.event: Event | None = None
-        self.emitter: Emitter | None = None
-        self.task: Task | None = None
-        self.state = FREE
-        self.writes: Mapping[str, Any] | None = None
-        self.late: dict[str, Any] | None = None
-
-    @enable_ki_protection
-    def __call__(self, _raise_cancel: object) -> Abort:
-        """Let go of the emitter, which is being cancelled."""
-        self.task = None
-        lane = self.lane
-        if lane.slot is self:
-            # Whatever still refers to this slot (the channel, the reader's batch) keeps it: the
-            # lane must not use it again. Found by a test in which it did.
-            lane.slot = None
-            if self.state == DRAINED:
-                lane.flight = [self]
-        if self.state == QUEUED:
-            self._withdraw()
-        return Abort.SUCCEEDED
-
-    def acknowledge(self) -> None:
-        """Let the emitter go on, if it still waits; the slot is free again."""
-        task = self.task
-        self.task = None
-        self.event = None
-        self.writes = None
-        self.late = None
-        self.state = FREE
-        if task is not None:
-            reschedule(task, _ACKNOWLEDGED)
-
-    def refuse(self, error: BaseException) -> None:
-        """Take a queued or drained event out of the stream and raise ``error`` at its emitter."""
-        task, self.task = self.task, None
-        if self.lane.slot is self:
-            self.lane.slot = None
-        self._withdraw()
-        if task is not None:
-            reschedule(task, outcome.Error(error))
-
-    def _withdraw(self) -> None:
-        self.state = WITHDRAWN
-        flight = self.lane.flight
-        if flight is not None and self in flight:
-            flight.remove(self)
-            if not flight:
-                self.lane.flight = None
-        event, self.event = self.event, None
-        if event is not None:
-            # As if it had never been emitted: it may be emitted again.
-            stamp_origin(event, UNPLACED)
-            stamp_delta(event, event.explicit_delta)
-        writes, self.writes, self.late = self.writes, None, None
-        if writes and self.emitter is not None:
-            self.emitter.take_back(writes)
-
-
 Resolve = Callable[[Slot, "deque[Slot]"], "BaseException | None"]
-"""Settle a slot's late writes, given the slots drained before it; or say why it cannot be recorded."""
+"""Settle a slot's late writes, after the slots drained before it; or say why it is refused."""
 
 
 class Stream:
@@ -235,8 +84,7 @@ class Stream:
         self.failure: BaseException | None = None
         self.delivered = 0
         self._service = service
-        # Only where `append` is the class's own: a subclass that overrides it wants to be called.
-        self._append_nowait = None if service.blocks else service.append_nowait
+        self._append_nowait: _Append | None = None if service.blocks else service.append_nowait
         self._clock = clock
         self._stop = stop
         self._on_escalate = on_escalate
@@ -271,7 +119,7 @@ class Stream:
     # The reader's side.
 
     @enable_ki_protection
-    async def read(self) -> Event:
+    async def read(self) -> Event:  # one loop, no call per event to spare
         """Acknowledge the event handed out last and return the next.
 
         Raises:
@@ -304,18 +152,14 @@ class Stream:
                 if self.ended:
                     break
                 if queue and self._append_nowait is not None:
-                    self._record_next()
+                    self._record_next(self._append_nowait)
                 else:
                     await self._refill()
         except _StoreFailed as failed:
-            store_error = failed.error
-        else:
-            store_error = None
+            await self._join()
+            raise failed.error from None
         finally:
             self._reading = False
-        if store_error is not None:
-            await self._join()
-            raise store_error
         failure, self.failure = self.failure, None
         if failure is not None:
             raise failure
@@ -323,7 +167,7 @@ class Stream:
 
     @enable_ki_protection
     async def pump(self) -> BaseException | None:
-        """Record and acknowledge whatever still comes, without delivering it, until the tree has ended.
+        """Record and acknowledge what still comes, undelivered, until the tree has ended.
 
         The caller has cancelled the tree and shields this call. Returns a KeyboardInterrupt that
         arrived meanwhile: leaving early on it would leave tasks behind.
@@ -364,7 +208,7 @@ class Stream:
             slot.refuse(StreamClosedError(message))
 
     def fail(self, error: BaseException) -> None:
-        """End the run because of ``error``, which is not the tree's: cancel it, close the stream."""
+        """End the run for an ``error`` that is not the tree's: cancel it, close the stream."""
         if not self.closed:
             self.close()
             self._stop(f"the run's stream failed: {type(error).__name__}")
@@ -380,7 +224,7 @@ class Stream:
         """Wait for something to be queued, drain it, and record it."""
         await self._wait()
         if self._append_nowait is not None:
-            self._record_next()
+            self._record_next(self._append_nowait)
             return
         service = self._service
         if service.batches:
@@ -393,11 +237,11 @@ class Stream:
                 # All or nothing, so never cancelled half way.
                 with trio.CancelScope(shield=True):
                     await service.append(session.key, events, expected_seq=session.last_seq)
-            except BaseException as exc:
+            except BaseException as exc:  # noqa: BLE001  # carried to the reader
                 self.fail(exc)
                 raise _StoreFailed(exc) from None
 
-    def _record_next(self) -> None:
+    def _record_next(self, append: _Append) -> None:
         """Drain and record one event, in a service that never blocks.
 
         One at a time, right before it is handed out: so the log holds what was delivered, and
@@ -417,10 +261,8 @@ class Stream:
                     if not event.partial:
                         session = self.session
                         try:
-                            self._append_nowait(
-                                session.key, (event,), expected_seq=session.last_seq
-                            )
-                        except BaseException as exc:
+                            append(session.key, (event,), expected_seq=session.last_seq)
+                        except BaseException as exc:  # noqa: BLE001  # as above
                             self.fail(exc)
                             raise _StoreFailed(exc) from None
                 return
@@ -487,20 +329,3 @@ class Stream:
             if event.escalates:
                 self._on_escalate(cast("Emitter", slot.emitter))
         return event
-
-
-def seal(lane: Lane) -> None:
-    """End a branch: withdraw what it has queued, refuse what it emits from now on.
-
-    Its emitters have been cancelled already; the ones still parked are shielded, and are woken
-    with `BranchCancelledError`.
-    """
-    lane.sealed = True
-    for slot in lane.in_flight():
-        if slot.state == QUEUED:
-            slot.refuse(BranchCancelledError(sealed_message(lane)))
-
-
-def sealed_message(lane: Lane) -> str:
-    """Say why a sealed lane refuses."""
-    return f"branch {lane.branch.name} was ended by a sibling: nothing of it is recorded any more"

@@ -11,6 +11,10 @@ refused with the place where they stand, and nothing half made comes out.
 Pure values: no I/O, no clock, no event loop.
 """
 
+# JSON is `Any`, and pyright calls what `isinstance` makes of it "unknown".
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownLambdaType=false
+
 from __future__ import annotations
 
 import json

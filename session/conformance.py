@@ -256,7 +256,7 @@ async def windows_choose_events_and_leave_state_whole(service: SessionService) -
     times = [10.0, 20.0, 15.0, 30.0]
     events = [_event(f"e{n}", timestamp=time, n=n) for n, time in enumerate(times, start=1)]
     await service.append(_KEY, events, expected_seq=0)
-    for window, wanted in (
+    windows: list[tuple[dict[str, Any], list[int]]] = [
         ({}, [1, 2, 3, 4]),
         ({"num_recent_events": 2}, [3, 4]),
         ({"num_recent_events": 0}, []),
@@ -271,7 +271,8 @@ async def windows_choose_events_and_leave_state_whole(service: SessionService) -
         ({"after_sequence": 3, "num_recent_events": 2}, [4]),
         ({"after": 15.0, "num_recent_events": 3, "after_sequence": 2}, [3, 4]),
         ({"after": 12.0, "num_recent_events": 9}, [2, 3, 4]),
-    ):
+    ]
+    for window, wanted in windows:
         session = await _get(service, **window)
         _expect(f"the log with {window}", _numbers(session.events), wanted)
         _expect_same(f"the state with {window}", dict(session.state), {"n": 4})
@@ -609,7 +610,8 @@ async def what_is_read_is_not_what_is_kept(service: SessionService) -> None:
 
 
 def _try_to_change(value: Any) -> None:
-    for child in value.values() if isinstance(value, dict) else value:
+    children: Iterable[Any] = value.values() if isinstance(value, dict) else value
+    for child in children:
         if isinstance(child, dict | list):
             _try_to_change(child)
     try:

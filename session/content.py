@@ -104,7 +104,8 @@ def _as_parts(parts: str | Part | tuple[Part, ...] | list[Part]) -> tuple[Part, 
         return (parts,)
     result = tuple(parts)
     for index, part in enumerate(result):
-        if not isinstance(part, _PART_TYPES):
+        # Callers need not use a type checker.
+        if not isinstance(part, _PART_TYPES):  # pyright: ignore[reportUnnecessaryIsInstance]
             message = f"parts[{index}] is a {type(part).__name__}; a part is one of {_names()}"
             raise TypeError(message)
     return result

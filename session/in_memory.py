@@ -32,8 +32,8 @@ __all__ = ["InMemorySessionService"]
 
 @attrs.define(eq=False)
 class _Stored:
-    events: list[Event] = attrs.field(factory=list)
-    state: dict[str, Any] = attrs.field(factory=dict)
+    events: list[Event] = attrs.field(factory=list[Event])
+    state: dict[str, Any] = attrs.field(factory=dict[str, Any])
     last_update_time: float = 0.0
 
 

@@ -65,8 +65,8 @@ class Session:
     """
 
     key: SessionKey
-    events: list[Event] = attrs.field(factory=list)
-    state: dict[str, Any] = attrs.field(factory=dict)
+    events: list[Event] = attrs.field(factory=list[Event])
+    state: dict[str, Any] = attrs.field(factory=dict[str, Any])
     last_seq: int = 0
     last_update_time: float = 0.0
 

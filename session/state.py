@@ -17,6 +17,10 @@ whoever does not know the reducers.
 Pure values: no I/O, no clock, no event loop.
 """
 
+# JSON is `Any`, and pyright calls what `isinstance` makes of it "unknown".
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownLambdaType=false
+
 from __future__ import annotations
 
 import math
@@ -114,7 +118,8 @@ class FrozenList(list[Any]):
     # object's takes what `__new__` took and does nothing.
     if not TYPE_CHECKING:  # mypy would no longer know what the class makes
         __init__ = object.__init__
-    append = extend = insert = remove = pop = clear = sort = reverse = _refuse_list
+    append = extend = insert = remove = pop = _refuse_list
+    clear = sort = reverse = _refuse_list  # pyright: ignore[reportAssignmentType]  # never returns
     __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse_list
 
     def __copy__(self) -> list[Any]:
@@ -145,7 +150,8 @@ class FrozenDict(dict[str, Any]):
     # As in `FrozenList`: dict's own is an `update`.
     if not TYPE_CHECKING:  # mypy would no longer know what the class makes
         __init__ = object.__init__
-    update = setdefault = pop = popitem = clear = _refuse_dict
+    update = setdefault = pop = _refuse_dict
+    popitem = clear = _refuse_dict  # pyright: ignore[reportAssignmentType]  # never returns
     __setitem__ = __delitem__ = __ior__ = _refuse_dict
 
     def __copy__(self) -> dict[str, Any]:

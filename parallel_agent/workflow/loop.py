@@ -44,7 +44,10 @@ class LoopAgent(Agent):
     ) -> None:
         """See the class."""
         if max_iterations is not None and (type(max_iterations) is not int or max_iterations < 1):
-            message = f"max_iterations of {name!r} must be 1 or more, or None for no limit, not {max_iterations!r}"
+            message = (
+                f"max_iterations of {name!r} must be 1 or more, or None for no limit, "
+                f"not {max_iterations!r}"
+            )
             raise TreeError(message)
         super().__init__(name, sub_agents, **options)
         if max_iterations is None and not self.sub_agents:

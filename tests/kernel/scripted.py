@@ -16,7 +16,17 @@ from typing import Any, TypeAlias, TypeVar
 import trio
 from trio.testing import MockClock
 
-from parallel_agent import Content, Event, InMemorySessionService, Result, Run, Runner
+from parallel_agent import (
+    Agent,
+    Content,
+    Event,
+    InMemorySessionService,
+    InvocationContext,
+    Result,
+    Run,
+    Runner,
+    agent,
+)
 from session import Session, SessionKey, fold
 
 T = TypeVar("T")
@@ -41,6 +51,14 @@ def texts(events: Sequence[Event]) -> list[str]:
 async def read_all(run: Run) -> list[Event]:
     """Read the run to its end."""
     return [event async for event in run]
+
+
+async def read_into(got: list[str], run: Run, *, pause: float = 0) -> None:
+    """Read the run to its end, keeping the texts seen although it may fail."""
+    async for event in run:
+        got += texts([event])
+        if pause:
+            await trio.sleep(pause)
 
 
 async def stored(runner: Runner, result: Result | Run) -> Session:
@@ -71,6 +89,69 @@ async def check_run(runner: Runner, run: Run) -> list[Event]:
     ]
     assert run.statistics().last_seq == session.last_seq
     return list(result.events)
+
+
+def holds_cancellation(error: BaseException) -> bool:
+    """Whether a ``Cancelled`` is anywhere in the error: itself, a member, a cause, a context."""
+    todo: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while todo:
+        found = todo.pop()
+        if found is None or id(found) in seen:
+            continue
+        if isinstance(found, trio.Cancelled):
+            return True
+        seen.add(id(found))
+        todo += [found.__cause__, found.__context__]
+        if isinstance(found, BaseExceptionGroup):
+            todo += found.exceptions
+    return False
+
+
+class BoomError(Exception):
+    """What a failing agent raises."""
+
+
+def counting(name: str, count: int, *, pause: float = 0) -> Agent:
+    """Make an agent that emits ``name0``, ``name1``, ... with a pause before each."""
+
+    @agent(name=name)
+    async def run(ctx: InvocationContext) -> Yields:
+        for index in range(count):
+            if pause:
+                await trio.sleep(pause)
+            yield f"{name}{index}"
+
+    return run
+
+
+def failing(name: str, *, after: float = 0, count: int = 0) -> Agent:
+    """Make an agent that emits ``count`` events and fails."""
+
+    @agent(name=name)
+    async def run(ctx: InvocationContext) -> Yields:
+        for index in range(count):
+            yield f"{name}{index}"
+        await trio.sleep(after)
+        raise BoomError(name)
+
+    return run
+
+
+def endless(name: str, diary: Diary) -> Agent:
+    """Make an agent that emits one event, waits for ever, and takes a second to clean up."""
+
+    @agent(name=name)
+    async def run(ctx: InvocationContext) -> Yields:
+        try:
+            yield f"{name}0"
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+            diary.append(f"{name} cleaned up")
+
+    return run
 
 
 class SlowService(InMemorySessionService):

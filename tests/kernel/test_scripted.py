@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from parallel_agent import Event, EventActions, InvocationContext, Runner, agent
 from session import Session, SessionKey
@@ -19,6 +20,7 @@ from tests.kernel.scripted import (
     StoreError,
     check_log,
     check_run,
+    holds_cancellation,
     quiet,
     read_all,
     run_virtual,
@@ -71,7 +73,22 @@ async def test_check_run_refuses_a_live_state_that_differs_from_the_log() -> Non
         await check_run(runner, run)
 
 
-async def test_a_slow_service_is_slow(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_cancellation_is_found_wherever_it_hides(autojump_clock: MockClock) -> None:
+    with trio.move_on_after(1):
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled as cancelled:
+            try:
+                raise KeyError
+            except KeyError as error:
+                in_context = error
+            assert holds_cancellation(cancelled)
+            assert holds_cancellation(in_context)
+            assert holds_cancellation(BaseExceptionGroup("", [ValueError(), cancelled]))
+    assert not holds_cancellation(ExceptionGroup("", [ValueError()]))
+
+
+async def test_a_slow_service_is_slow(autojump_clock: MockClock) -> None:
     @agent
     async def one(ctx: InvocationContext) -> str:
         return "a"

@@ -5,6 +5,7 @@ Everything shrinks towards one leaf that emits one event, read by a prompt reade
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,7 +40,7 @@ SHAPES: tuple[Shape, ...] = ("generator", "coroutine", "generator class", "corou
 WAYS: tuple[Way, ...] = ("break", "raise", "scope", "run.cancel")
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Allowed:
     """What the leaves of a drawn tree may do, beside emitting, pausing and looking.
 
@@ -78,6 +79,10 @@ def leaves(draw: st.DrawFn, name: str, allowed: Allowed) -> Leaf:
     )
 
 
+# Cached: to make a strategy takes longer than to draw from it.
+
+
+@functools.cache
 def _steps(allowed: Allowed, depth: int, *, wants_fail: bool = False) -> st.SearchStrategy[list[Step]]:
     several = st.lists(_step(allowed, depth), min_size=1, max_size=4)
     if not (wants_fail and allowed.failures):
@@ -85,6 +90,7 @@ def _steps(allowed: Allowed, depth: int, *, wants_fail: bool = False) -> st.Sear
     return st.tuples(several, st.sampled_from([(), (), (), (Fail(),)])).map(lambda two: [*two[0], *two[1]])
 
 
+@functools.cache
 def _step(allowed: Allowed, depth: int) -> st.SearchStrategy[Step]:
     ways: list[st.SearchStrategy[Step]] = [_emits(allowed), _pauses(), st.just(Look())]
     if allowed.state:
