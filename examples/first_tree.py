@@ -21,6 +21,7 @@ import ast
 import os
 import re
 import sys
+import threading
 import warnings
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
@@ -40,6 +41,9 @@ from parallel_agent import (
 HERE = Path(__file__).resolve().parent.parent
 DEFAULT_FOLDERS = (HERE / "parallel_agent", HERE / "session")
 
+# One at a time: in some releases, CPython's parser counts the depth of the tree it makes in one
+# place for all threads, and two that parse at once can end in a SystemError.
+PARSER = threading.Lock()
 TODO = re.compile(r"#.*?\b(TODO|FIXME|XXX)\b[:\s]*(.*)")
 
 
@@ -174,7 +178,9 @@ def read(path: str) -> str | None:
 def parse(path: str) -> tuple[ast.Module | None, str]:
     """Return a file's syntax tree, or None and why there is none."""
     try:
-        return ast.parse(Path(path).read_bytes(), path), ""
+        source = Path(path).read_bytes()
+        with PARSER:
+            return ast.parse(source, path), ""
     except SyntaxError as exc:
         return None, f"line {exc.lineno or 1}: {shown(exc.msg)}"
     except OSError as exc:

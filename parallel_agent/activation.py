@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     # For annotations only: an activation asks its agent for a name and an output key.
     from parallel_agent.agent import Agent
 
-__all__ = ["Activation", "Invocation", "RunConfig", "cancel_subtree", "seal_subtree"]
+__all__ = ["Activation", "Invocation", "RunConfig", "cancel_subtree", "seal_subtree", "stop_starting"]
 
 
 @attrs.frozen
@@ -106,6 +106,7 @@ class Activation:
         source: the child whose failure it passes on.
         output: its output so far.
         children: the activations below it that have not ended.
+        barren: a sibling's failure is about to cancel it: nothing new starts below it.
         catches_escalate: it is a loop.
         escalated: an escalating event below it has been handed out.
         on_escalate: ends its siblings; set by a fan-out that acts on its direct children.
@@ -116,6 +117,7 @@ class Activation:
         "_output_key",
         "_written_output",
         "agent",
+        "barren",
         "catches_escalate",
         "children",
         "duration",
@@ -164,6 +166,7 @@ class Activation:
         self._written_output: Any = None
         self.children: set[Activation] | None = None
         self.numbers: dict[int, int] | None = None
+        self.barren = False
         self.catches_escalate = False
         self.escalated = False
         self.duration = 0.0
@@ -347,6 +350,14 @@ class Activation:
 
     def __repr__(self) -> str:
         return f"<Activation {self.place.path}: {self.status}>"
+
+
+def stop_starting(top: Activation) -> None:
+    """Let nothing new start below ``top``, which is about to be cancelled."""
+    line = [top]
+    for activation in line:
+        activation.barren = True
+        line.extend(activation.children or ())
 
 
 def cancel_subtree(top: Activation, reason: str) -> None:

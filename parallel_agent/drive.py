@@ -85,24 +85,19 @@ async def outcome_error(child: Activation) -> BaseException | None:
 
 
 @enable_ki_protection
-async def activate(activation: Activation, *, started: bool = False) -> None:
-    """Run one activation to its one terminal status. Never raises.
-
-    Args:
-        activation: pending; afterwards ended.
-        started: its fan-out has started it together with its siblings, so it runs up to its
-            first checkpoint whatever happens to them. Branches that fail in one tick then fail
-            together, in whichever order the scheduler takes them.
-    """
+async def activate(activation: Activation) -> None:
+    """Run one activation, pending until now, to its one terminal status. Never raises."""
     clock = trio.current_time
     began = clock()
     error: BaseException | None = None
     corrupted = False
+    parent = activation.parent
+    if parent is not None and parent.barren:
+        activation.scope.cancel("a sibling branch has failed")
     try:
         with activation.scope:
             try:
-                if not started:
-                    await checkpoint_if_cancelled()
+                await checkpoint_if_cancelled()
                 activation.start()
                 await _perform(activation)
                 await activation.flush()

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import trio
-from trio.lowlevel import checkpoint_if_cancelled
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
-from parallel_agent.activation import Activation, cancel_subtree, seal_subtree
+from parallel_agent.activation import Activation, cancel_subtree, seal_subtree, stop_starting
 from parallel_agent.agent import Agent
 from parallel_agent.barrier import Barrier, FailFast, Outcome, Verdict
 from parallel_agent.branch import Branch, Place
@@ -89,13 +89,19 @@ class _FanOut:
         return outcomes
 
     async def _run_branch(self, child: Activation) -> None:
-        await activate(child, started=True)
+        await activate(child)
         self._owner.release(child)
         if (
             self._barrier.on_outcome(_outcome(child)) is Verdict.CANCEL_REST
             and not self._cancelled_rest
         ):
             self._cancelled_rest = True
+            # Whoever was woken in the same tick takes that step first: a branch that is about to
+            # fail of itself, its sleep being over, would else be cancelled or not as the scheduler
+            # takes them, and with it the error that is raised. But nothing new starts any more.
+            for other in self._others(child):
+                stop_starting(other)
+            await cancel_shielded_checkpoint()
             self._cancel_others(child, f"branch {child.place.branch} failed")
 
     def _end_others(self, escalating: Activation) -> None:
@@ -107,12 +113,15 @@ class _FanOut:
         for child in others:
             seal_subtree(child)
 
-    def _cancel_others(self, child: Activation, reason: str) -> list[Activation]:
-        others = [
+    def _others(self, child: Activation) -> list[Activation]:
+        return [
             other
             for other in self._branches
             if other is not child and other.status in (Status.PENDING, Status.RUNNING)
         ]
+
+    def _cancel_others(self, child: Activation, reason: str) -> list[Activation]:
+        others = self._others(child)
         for other in others:
             cancel_subtree(other, reason)
         return others

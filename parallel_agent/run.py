@@ -11,7 +11,7 @@ an agent failed, and an exception of the body leaves as itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Literal, NoReturn, final
 
 import attrs
@@ -34,7 +34,7 @@ from session.content import Content
 from session.event import USER, Event, Origin, stamp_origin, stamp_timestamp
 from session.service import SessionService
 from session.session import Session
-from session.state import FrozenDict, Reducer
+from session.state import Reducer, frozen_dict
 
 __all__ = ["OpenRun", "Result", "Run", "RunSetup", "RunStatistics"]
 
@@ -383,7 +383,7 @@ def _conclude(run: Run, *, broken: bool) -> None:
         status=run._status,
         text=text,
         output=root.output if status is Status.COMPLETED else None,
-        outputs=FrozenDict(invocation.outputs),
+        outputs=frozen_dict(invocation.outputs),
         state=session.snapshot(),
         events=events,
         reason=run._reason if status is Status.CANCELLED else None,

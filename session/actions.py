@@ -6,6 +6,9 @@ Changeable while its event is, read-only afterwards; the same trade of beauty fo
 Pure values: no I/O, no clock, no event loop.
 """
 
+# JSON is `Any`, and pyright calls what `isinstance` makes of it "unknown".
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -16,6 +19,38 @@ import attrs
 from session.state import FrozenDict, FrozenValueError, UnstorableError, freeze
 
 __all__ = ["KEPT_ACTIONS", "NO_ACTIONS", "BranchOutcome", "EventActions"]
+
+KEPT_NODE_INFO: Final = frozenset({"messageAsOutput", "outputFor"})
+"""What ``Event.other["nodeInfo"]`` may hold."""
+
+KEPT_FIELDS: Final = frozenset(
+    {
+        "avgLogprobs",
+        "cacheMetadata",
+        "citationMetadata",
+        "environmentId",
+        "finishReason",
+        "goAway",
+        "groundingMetadata",
+        "inputTranscription",
+        "interactionId",
+        "interactionStatus",
+        "interrupted",
+        "isolationScope",
+        "liveSessionId",
+        "liveSessionResumptionUpdate",
+        "logprobsResult",
+        "modelVersion",
+        "nodeInfo",
+        "outputTranscription",
+        "turnComplete",
+        "turnCompleteReason",
+        "turnId",
+        "usageMetadata",
+        "voiceActivity",
+    }
+)
+"""What ``Event.other`` may hold: JSON names of ADK's event, of any release we know."""
 
 KEPT_ACTIONS: Final = frozenset(
     {

@@ -21,6 +21,8 @@ import attrs
 
 from session.actions import (
     EMPTY,
+    KEPT_FIELDS,
+    KEPT_NODE_INFO,
     NO_ACTIONS,
     BranchOutcome,
     EventActions,
@@ -37,8 +39,6 @@ from session.content import Content, FunctionCall, FunctionResponse, Text
 from session.state import FrozenValueError, UnstorableError, freeze
 
 __all__ = [
-    "KEPT_FIELDS",
-    "KEPT_NODE_INFO",
     "NO_ACTIONS",
     "OURS",
     "USER",
@@ -53,38 +53,6 @@ USER: Final = "user"
 
 OURS: Final = "parallel_agent"
 """The key of the custom metadata under which the stored form keeps what ADK has no field for."""
-
-KEPT_NODE_INFO: Final = frozenset({"messageAsOutput", "outputFor"})
-"""What ``Event.other["nodeInfo"]`` may hold."""
-
-KEPT_FIELDS: Final = frozenset(
-    {
-        "avgLogprobs",
-        "cacheMetadata",
-        "citationMetadata",
-        "environmentId",
-        "finishReason",
-        "goAway",
-        "groundingMetadata",
-        "inputTranscription",
-        "interactionId",
-        "interactionStatus",
-        "interrupted",
-        "isolationScope",
-        "liveSessionId",
-        "liveSessionResumptionUpdate",
-        "logprobsResult",
-        "modelVersion",
-        "nodeInfo",
-        "outputTranscription",
-        "turnComplete",
-        "turnCompleteReason",
-        "turnId",
-        "usageMetadata",
-        "voiceActivity",
-    }
-)
-"""What ``Event.other`` may hold: JSON names of ADK's event, of any release we know."""
 
 
 class Origin:

@@ -309,7 +309,7 @@ def without_temp(delta: Mapping[str, Any]) -> Mapping[str, Any]:
             break
     else:
         return delta
-    return FrozenDict(
+    return frozen_dict(
         {key: value for key, value in delta.items() if not key.startswith(TEMP_PREFIX)}
     )
 

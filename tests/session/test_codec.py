@@ -23,7 +23,8 @@ from session import (
     Text,
     UnstorableError,
 )
-from session.event import KEPT_FIELDS, OURS, stamp_origin, stamp_seq, stamp_timestamp
+from session.actions import KEPT_FIELDS
+from session.event import OURS, stamp_origin, stamp_seq, stamp_timestamp
 from session.state import MAX_DEPTH, same
 from tests.session.strategies import events, json_values, sealed
 

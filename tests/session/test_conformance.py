@@ -671,7 +671,7 @@ KNOWN_BAD: dict[str, list[type[Broken]]] = {
 
 
 def test_every_check_is_proved_on_a_broken_service() -> None:
-    assert [check.name for check in CHECKS] == list(KNOWN_BAD)
+    assert sorted(check.name for check in CHECKS) == sorted(KNOWN_BAD)
 
 
 @pytest.mark.parametrize(

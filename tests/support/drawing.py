@@ -6,6 +6,7 @@ Everything shrinks towards one leaf that emits one event, read by a prompt reade
 from __future__ import annotations
 
 import functools
+import string
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ from tests.support.scripts import (
     Write,
 )
 
-__all__ = ["Allowed", "cases", "kept_cases", "leaves", "readers", "trees"]
+__all__ = ["ANYTHING", "CALM", "Allowed", "cases", "kept_cases", "leaves", "readers", "trees"]
 
 KEYS = ("x", "y", "temp:t", "app:z", "user:y")
 VALUES = st.one_of(st.integers(0, 2), st.sampled_from(["u", [1], {"k": 1}, None]))
@@ -61,6 +62,8 @@ class Allowed:
     kept: bool = False
 
 
+_ALPHABET = string.ascii_lowercase
+
 ANYTHING = Allowed()
 CALM = Allowed(failures=False, escalations=False, timeouts=False)
 
@@ -87,12 +90,13 @@ def _steps(allowed: Allowed, depth: int, *, wants_fail: bool = False) -> st.Sear
     several = st.lists(_step(allowed, depth), min_size=1, max_size=4)
     if not (wants_fail and allowed.failures):
         return several
-    return st.tuples(several, st.sampled_from([(), (), (), (Fail(),)])).map(lambda two: [*two[0], *two[1]])
+    end = st.sampled_from([()] * 7 + [(Fail(),)])
+    return st.tuples(several, end).map(lambda two: [*two[0], *two[1]])
 
 
 @functools.cache
 def _step(allowed: Allowed, depth: int) -> st.SearchStrategy[Step]:
-    ways: list[st.SearchStrategy[Step]] = [_emits(allowed), _pauses(), st.just(Look())]
+    ways: list[st.SearchStrategy[Step]] = [_emits(allowed), _pauses(), _emits(allowed), st.just(Look())]
     if allowed.state:
         keys = KEYS if allowed.temporary else tuple(key for key in KEYS if not key.startswith("temp:"))
         ways.append(st.builds(Write, st.sampled_from(keys), VALUES))
@@ -144,27 +148,27 @@ def _emits(draw: st.DrawFn, allowed: Allowed) -> Step:
 
 @st.composite
 def trees(
-    draw: st.DrawFn, allowed: Allowed = ANYTHING, *, names: Sequence[str] | None = None, depth: int = 3
+    draw: st.DrawFn, allowed: Allowed = ANYTHING, *, names: Sequence[str] | None = None, depth: int = 2
 ) -> Node:
-    """Draw a tree; ``names`` are used up in the order of drawing, composites after what is below."""
-    unused = list(reversed(names or [*"abcdefghijklmnopqrstuvwxyz"]))
-    spare = iter(range(10_000))
+    """Draw a tree. ``names`` are used up first, what is below before what is above."""
+    unused = iter(names or ())
+    spare = (f"{letter}{number or ''}" for number in range(10) for letter in _ALPHABET)
 
     def next_name() -> str:
-        return unused.pop() if unused else f"n{next(spare)}"
+        return next(unused, None) or next(spare)
 
-    def node(depth: int) -> Node:
-        kind = draw(st.integers(0, 6)) if depth else 0
-        if kind < 3 or len(unused) < 4:
+    def node(below: int) -> Node:
+        # The root is rarely a leaf, what is below it more often than not.
+        choice: tuple[type[Node], ...] = (Leaf, Fan, Chain, Loop, Fan, Fan)
+        if below < depth:
+            choice = (*choice[:4], Leaf, Leaf, Leaf)
+        kind = draw(st.sampled_from(choice)) if below else Leaf
+        if kind is Leaf:
             return draw(leaves(next_name(), allowed))
-        count = draw(st.integers(1, 3))
-        children = tuple(node(depth - 1) for _ in range(count))
-        name = next_name()
-        if kind == 3:
-            return Chain(name, children)
-        if kind == 4:
-            return Loop(name, children, iterations=draw(st.integers(1, 3)))
-        return Fan(name, children)
+        children = tuple(node(below - 1) for _ in range(draw(st.integers(1, 3))))
+        if kind is Loop:
+            return Loop(next_name(), children, iterations=draw(st.integers(1, 3)))
+        return Fan(next_name(), children) if kind is Fan else Chain(next_name(), children)
 
     return node(depth)
 
@@ -176,7 +180,7 @@ def readers(draw: st.DrawFn, *, prompt: bool = False) -> Reader:
     return Reader(
         pauses=() if prompt else tuple(draw(st.lists(st.integers(0, 3), max_size=3))),
         way=way,
-        at=0 if way == "end" else draw(st.integers(0, 12)),
+        at=0 if way == "end" else draw(st.integers(0, 8)),
         keep_alive=None if prompt else draw(st.sampled_from([None, 1, 2.5])),
     )
 
@@ -187,14 +191,14 @@ def stores() -> st.SearchStrategy[tuple[float, ...] | None]:
 
 
 @st.composite
-def cases(draw: st.DrawFn, allowed: Allowed = ANYTHING, *, depth: int = 3) -> Case:
+def cases(draw: st.DrawFn, allowed: Allowed = ANYTHING, *, depth: int = 2) -> Case:
     """Draw a case on free time: everything may meet everything."""
     draw(st.random_module())  # trio shuffles what is ready at the same moment
     return Case(draw(trees(allowed, depth=depth)), draw(readers()), draw(stores()))
 
 
 @st.composite
-def kept_cases(draw: st.DrawFn, allowed: Allowed = ANYTHING, *, depth: int = 3) -> Case:
+def kept_cases(draw: st.DrawFn, allowed: Allowed = ANYTHING, *, depth: int = 2) -> Case:
     """Draw a case on kept time, with a prompt reader: the oracle knows all about it."""
     draw(st.random_module())
     tree = draw(trees(attrs.evolve(allowed, kept=True), depth=depth))

@@ -37,6 +37,7 @@ class Wrote:
     """A leaf has written, or contributed, to state."""
 
     path: str
+    branch: str | None
     key: str
     value: Any
     contributed: bool = False
@@ -138,12 +139,12 @@ class Recorder:
     def writes(self, ctx: InvocationContext, key: str, value: Any) -> None:
         """Write to state, and note it."""
         ctx.state[key] = value
-        self.entries.append(Wrote(ctx.path, key, value))
+        self.entries.append(Wrote(ctx.path, ctx.branch, key, value))
 
     def contributes(self, ctx: InvocationContext, key: str, value: Any) -> None:
         """Contribute to state, and note it."""
         ctx.state.contribute(key, value)
-        self.entries.append(Wrote(ctx.path, key, value, contributed=True))
+        self.entries.append(Wrote(ctx.path, ctx.branch, key, value, contributed=True))
 
     def looks(self, ctx: InvocationContext) -> None:
         """Note what history and state show."""

@@ -12,7 +12,7 @@ from parallel_agent import Event, InMemorySessionService, Result, Run, Runner, R
 from parallel_agent.overlay import OnConflict
 from session.session import Session
 from tests.support.recording import Delivered, Recorder, Returned
-from tests.support.scripts import Node, build, lanes_of
+from tests.support.scripts import Node, as_code, build, lanes_of, printed
 from tests.support.stores import SlowStore
 from tests.support.timing import Free, Kept, clock_with_horizon
 
@@ -33,7 +33,7 @@ class LeftError(Exception):
     """What a reader raises that leaves by raising."""
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Reader:
     """How the stream is read.
 
@@ -48,9 +48,11 @@ class Reader:
     way: Way = "end"
     at: int = 0
     keep_alive: float | None = None
+    __repr__ = as_code
+    _repr_pretty_ = printed
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Case:
     """A tree, and all that is around it when it runs.
 
@@ -63,6 +65,8 @@ class Case:
     store: tuple[float, ...] | None = None
     kept: bool = False
     on_conflict: OnConflict = "last"
+    __repr__ = as_code
+    _repr_pretty_ = printed
 
 
 @attrs.frozen(eq=False)

@@ -7,7 +7,9 @@ compiled to an ordinary function (`source_of` shows it), because only real code 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import CodeType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, assert_never, cast
 
 import attrs
@@ -36,10 +38,12 @@ __all__ = [
     "Step",
     "Within",
     "Write",
+    "as_code",
     "build",
     "lanes_of",
     "leaves_of",
     "nodes_of",
+    "printed",
     "source_of",
     "steps_of",
 ]
@@ -49,7 +53,7 @@ class ScriptedError(Exception):
     """The failure of a leaf that is told to fail."""
 
 
-def _as_code(value: object) -> str:
+def as_code(value: object) -> str:
     """Show an attrs object as the call that makes it, on one line if it is short."""
     arguments = []
     for field in attrs.fields(type(value)):  # type: ignore[arg-type]  # every caller is an attrs class
@@ -65,6 +69,15 @@ def _as_code(value: object) -> str:
     if "\n" not in line and len(line) <= _LINE:
         return line
     return f"{name}({','.join(_indented(argument) for argument in arguments)},\n)"
+
+
+def printed(value: object, printer: Any, cycle: bool) -> None:  # noqa: FBT001  # Hypothesis calls it
+    """Tell Hypothesis to print what ``repr`` says, and not every field."""
+    del cycle
+    for number, line in enumerate(repr(value).split("\n")):
+        if number:
+            printer.break_()
+        printer.text(line)
 
 
 def _shown(item: object) -> str:
@@ -96,7 +109,8 @@ class Emit:
     partial: bool = False
     output: Any = None
     label: str = attrs.field(default="", repr=False, eq=False)
-    __repr__ = _as_code
+    __repr__ = as_code
+    _repr_pretty_ = printed
 
 
 @attrs.frozen(repr=False)
@@ -105,7 +119,8 @@ class Write:
 
     key: str
     value: Any
-    __repr__ = _as_code
+    __repr__ = as_code
+    _repr_pretty_ = printed
 
 
 @attrs.frozen(repr=False)
@@ -114,7 +129,8 @@ class Contribute:
 
     key: str
     value: Any
-    __repr__ = _as_code
+    __repr__ = as_code
+    _repr_pretty_ = printed
 
 
 @attrs.frozen(repr=False)
@@ -123,7 +139,8 @@ class Pause:
 
     beats: int = 0
     lane: str = attrs.field(default="", repr=False, eq=False)
-    __repr__ = _as_code
+    __repr__ = as_code
+    _repr_pretty_ = printed
 
 
 @attrs.frozen(repr=False)
@@ -131,14 +148,16 @@ class Fail:
     """Raise a `ScriptedError` that names this step."""
 
     label: str = attrs.field(default="", repr=False, eq=False)
-    __repr__ = _as_code
+    __repr__ = as_code
+    _repr_pretty_ = printed
 
 
 @attrs.frozen(repr=False)
 class Look:
     """Note down what history and state show."""
 
-    __repr__ = _as_code
+    __repr__ = as_code
+    _repr_pretty_ = printed
 
 
 @attrs.frozen(repr=False)
@@ -148,7 +167,8 @@ class Within:
     beats: int
     steps: tuple[Step, ...] = attrs.field(converter=tuple)
     lane: str = attrs.field(default="", repr=False, eq=False)
-    __repr__ = _as_code
+    __repr__ = as_code
+    _repr_pretty_ = printed
 
 
 @attrs.frozen(repr=False)
@@ -158,7 +178,8 @@ class Cleanup:
     steps: tuple[Step, ...] = attrs.field(converter=tuple)
     after: tuple[Step, ...] = attrs.field(converter=tuple)
     shielded: bool = False
-    __repr__ = _as_code
+    __repr__ = as_code
+    _repr_pretty_ = printed
 
 
 @attrs.frozen(repr=False)
@@ -168,7 +189,8 @@ class Beside:
     background: tuple[Step, ...] = attrs.field(converter=tuple)
     steps: tuple[Step, ...] = attrs.field(converter=tuple)
     label: str = attrs.field(default="", repr=False, eq=False)
-    __repr__ = _as_code
+    __repr__ = as_code
+    _repr_pretty_ = printed
 
 
 Step: TypeAlias = Emit | Write | Contribute | Pause | Fail | Look | Within | Cleanup | Beside
@@ -206,7 +228,8 @@ class Leaf:
     )
     shape: Shape = "generator"
     output_key: str | None = None
-    __repr__ = _as_code
+    __repr__ = as_code
+    _repr_pretty_ = printed
 
 
 @attrs.frozen(repr=False)
@@ -215,7 +238,8 @@ class Chain:
 
     name: str
     children: tuple[Node, ...] = attrs.field(converter=tuple)
-    __repr__ = _as_code
+    __repr__ = as_code
+    _repr_pretty_ = printed
 
 
 @attrs.frozen(repr=False)
@@ -224,7 +248,8 @@ class Fan:
 
     name: str
     children: tuple[Node, ...] = attrs.field(converter=tuple)
-    __repr__ = _as_code
+    __repr__ = as_code
+    _repr_pretty_ = printed
 
 
 @attrs.frozen(repr=False)
@@ -234,7 +259,8 @@ class Loop:
     name: str
     children: tuple[Node, ...] = attrs.field(converter=tuple)
     iterations: int = 2
-    __repr__ = _as_code
+    __repr__ = as_code
+    _repr_pretty_ = printed
 
 
 Node: TypeAlias = Leaf | Chain | Fan | Loop
@@ -434,9 +460,14 @@ def _build_leaf(leaf: Leaf, watch: Recorder, timing: Timing) -> Agent:
         "trio": trio,
         "watch": watch,
     }
-    exec(compile(source_of(leaf), f"<leaf {leaf.name}>", "exec"), names)  # noqa: S102  # our own code
+    exec(_compiled(source_of(leaf), f"<leaf {leaf.name}>"), names)  # noqa: S102  # our own code
     function = names[leaf.name]
     if not leaf.shape.endswith("class"):
         return agent(function, name=leaf.name, output_key=leaf.output_key)
     scripted = cast("type[Agent]", type("Scripted", (Agent,), {"run": function}))
     return scripted(leaf.name, output_key=leaf.output_key)
+
+
+@functools.lru_cache(1000)
+def _compiled(source: str, name: str) -> CodeType:
+    return compile(source, name, "exec")

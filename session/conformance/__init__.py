@@ -1,0 +1,51 @@
+"""Checks that a `SessionService` keeps the promises of its contract. For anyone's own service.
+
+Every check is a claim and an async function of one fresh service; it needs no test framework and
+no particular event loop. In a test suite, take them one by one::
+
+    @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
+    async def test_my_service(check):
+        async with open_my_service() as service:
+            await check(service)
+
+or all at once: ``await check_session_service(open_my_service)``.
+
+What no program can see from outside is not checked: that what came back from an append is
+durable, and that an append cut off half way leaves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Final, TypeAlias
+
+from session.conformance import _appends, _sessions, _state
+from session.conformance._kit import Check, PromiseBrokenError
+from session.service import SessionService
+
+__all__ = ["CHECKS", "Check", "PromiseBrokenError", "check_session_service"]
+
+CHECKS: Final[tuple[Check, ...]] = (*_sessions.CHECKS, *_appends.CHECKS, *_state.CHECKS)
+"""Every check: of the sessions themselves, of appending, of the state."""
+
+ServiceFactory: TypeAlias = Callable[
+    [], SessionService | AbstractAsyncContextManager[SessionService]
+]
+
+
+async def check_session_service(make: ServiceFactory) -> None:
+    """Run every check, each on a service of its own from ``make``. Stops at the first that fails.
+
+    ``make`` returns a service, or an async context manager that opens one and closes it.
+
+    Raises:
+        PromiseBrokenError: a check failed.
+    """
+    for check in CHECKS:
+        made = make()
+        if isinstance(made, SessionService):
+            await check(made)
+        else:
+            async with made as service:
+                await check(service)
