@@ -105,9 +105,8 @@ def docstrings(ctx: InvocationContext) -> Event:
         for node in definitions(tree) if tree is not None else ():
             public += 1
             documented += ast.get_docstring(node) is not None
-    percent = 100 * documented // public if public else 100
     text = f"{documented:,} of {public:,} public things have a docstring"
-    return Event(text, output={"public": public, "documented": documented, "percent": percent})
+    return Event(text, output={"public": public, "documented": documented})
 
 
 @agent(output_key="todos")
@@ -127,13 +126,15 @@ async def todos(ctx: InvocationContext) -> AsyncIterator[str | Event]:
 @agent
 async def report(ctx: InvocationContext) -> Event:
     """Runs after `measure`, so it sees what every branch wrote."""
-    files, lines, functions = (ctx.state[key] for key in ("files", "lines", "functions"))
+    files, lines, functions, documented = (
+        ctx.state[key] for key in ("files", "lines", "functions", "docstrings")
+    )
     figures = {
         "Python files": len(files),
         "lines": lines,
         "functions": functions["count"],
         "longest function": f"{functions['longest']} lines",
-        "docstrings": f"{ctx.state['docstrings']['percent']}% of what is public",
+        "docstrings": f"{documented['documented']:,} of {documented['public']:,} public things",
         "TODO, FIXME, XXX": ctx.state["todos"],
         "files that do not parse": len(functions["broken"]),
     }
@@ -199,12 +200,15 @@ def lengths(tree: ast.Module) -> Iterator[tuple[str, int]]:
 def definitions(
     tree: ast.Module,
 ) -> Iterator[ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
-    """Yield the module, and its public classes and functions."""
+    """Yield the module, and the public classes, functions and methods in it."""
     yield tree
-    for node in ast.walk(tree):
+    inside: list[ast.stmt] = [*tree.body]
+    for node in inside:
         kinds = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
         if isinstance(node, kinds) and not node.name.startswith("_"):
             yield node
+            if isinstance(node, ast.ClassDef):
+                inside += node.body
 
 
 def near(path: str) -> str:
@@ -263,10 +267,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     warnings.simplefilter("ignore")
-    figures = trio.run(look_at, [chosen] if chosen else DEFAULT_FOLDERS)
-    print()
-    for name, value in figures.items():
-        print(f"{name:>24}  {value:,}" if isinstance(value, int) else f"{name:>24}  {value}")
+    try:
+        figures = trio.run(look_at, [chosen] if chosen else DEFAULT_FOLDERS)
+        print()
+        for name, value in figures.items():
+            print(f"{name:>24}  {value:,}" if isinstance(value, int) else f"{name:>24}  {value}")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # `| head` has seen enough, and nobody is left to flush for.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 if __name__ == "__main__":

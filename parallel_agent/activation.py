@@ -38,7 +38,14 @@ if TYPE_CHECKING:
     # For annotations only: an activation asks its agent for a name and an output key.
     from parallel_agent.agent import Agent
 
-__all__ = ["Activation", "Invocation", "RunConfig", "cancel_subtree", "seal_subtree", "stop_starting"]
+__all__ = [
+    "Activation",
+    "Invocation",
+    "RunConfig",
+    "cancel_subtree",
+    "seal_subtree",
+    "stop_starting",
+]
 
 
 @attrs.frozen
@@ -80,8 +87,8 @@ class Invocation:
     threads: trio.CapacityLimiter
     run_child: Callable[..., Any]
     counts: Counts = attrs.field(factory=Counts)
-    outcomes: dict[str, tuple[Outcome, ...]] = attrs.field(factory=dict)
-    outputs: dict[str, Any] = attrs.field(factory=dict)
+    outcomes: dict[str, tuple[Outcome, ...]] = attrs.Factory(dict[str, tuple[Outcome, ...]])
+    outputs: dict[str, Any] = attrs.Factory(dict[str, Any])
     _tick: int = 0
 
     def tick(self) -> int:

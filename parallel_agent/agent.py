@@ -54,18 +54,19 @@ class Agent:
         AgentFunctionError: ``run`` is neither an async generator function nor a coroutine function.
     """
 
-    _kind: str = "coroutine"
+    shape: str = "coroutine"
+    """What ``run`` is: ``"generator"`` (async) or ``"coroutine"``."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Find out once, when the class is made, what shape its ``run`` has."""
         super().__init_subclass__(**kwargs)
-        if "_kind" in cls.__dict__:
+        if "shape" in cls.__dict__:
             return  # it says for itself, object by object
         run = cls.run
         if inspect.isasyncgenfunction(run):
-            cls._kind = "generator"
+            cls.shape = "generator"
         elif inspect.iscoroutinefunction(run):
-            cls._kind = "coroutine"
+            cls.shape = "coroutine"
         else:
             message = (
                 f"{cls.__name__}.run must be `async def run(self, ctx)`, with or without `yield`"

@@ -163,4 +163,4 @@ def find_outcomes(outcomes: Mapping[str, Sequence[Outcome]], name: str) -> tuple
 
 def activation_of(ctx: InvocationContext) -> Activation:
     """Return the runtime's side of a context. For workflow agents."""
-    return ctx._activation  # noqa: SLF001  # this function is the door
+    return ctx._activation  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # this is the door

@@ -9,9 +9,10 @@ failure travel from child to parent as values, no exception group is ever made h
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import trio
 from trio.lowlevel import checkpoint_if_cancelled, disable_ki_protection, enable_ki_protection
@@ -26,6 +27,7 @@ from parallel_agent.errors import (
     RunEndedError,
     StreamClosedError,
     UncancellableAgentError,
+    members,
     note_origin,
 )
 from parallel_agent.lifecycle import Status, Step
@@ -131,7 +133,7 @@ async def _perform(activation: Activation) -> None:
             await activation.emit(instead)
             activation.store_output()
             return
-    if agent._kind == "generator":  # noqa: SLF001  # the other half of Agent
+    if agent.shape == "generator":
         await _drive(activation, agent.run(ctx))  # type: ignore[arg-type]  # told apart by _kind
     else:
         await _run_coroutine(activation, ctx)
@@ -195,12 +197,18 @@ async def _step_through(activation: Activation, agen: AsyncGenerator[Any, None])
                 refusals = 0
                 item = await advance()
                 continue
-            if isinstance(error, trio.Cancelled | RunEndedError):
+            ended = isinstance(error, RunEndedError)
+            if ended or isinstance(error, trio.Cancelled):
                 activation.reached = activation.reached or activation.scope.cancel_called
-                refusals += 1
-                if refusals > MAX_REFUSALS:
-                    break
             item = await agen.athrow(error)
+            # It yields again. Not a refusal if its own scope has expired and caught what was its
+            # own, or if it cleans up under a shield: then no cancellation is in force here.
+            if ended or trio.current_effective_deadline() == -math.inf:
+                refusals += 1
+                if refusals == MAX_REFUSALS:
+                    break
+            else:
+                refusals = 0
     except StopAsyncIteration:
         return
     message = (
@@ -259,8 +267,7 @@ def _failed_of_itself(activation: Activation, failure: BaseException) -> bool:
         if isinstance(error, trio.Cancelled | BranchCancelledError):
             return False
         todo.append(error.__context__)
-        if isinstance(error, BaseExceptionGroup):
-            todo.extend(error.exceptions)
+        todo.extend(members(error))
     return True
 
 
@@ -268,15 +275,15 @@ def _split_cancellation(activation: Activation, error: BaseException) -> BaseExc
     """Take cancellations, and an interrupt, out of a group that the agent's own nursery raised."""
     if not isinstance(error, BaseExceptionGroup):
         return error
-    fatal = _first_fatal(error)
+    fatal = _first_fatal(cast("BaseException", error))
     if fatal is not None:
         return fatal
     kinds: tuple[type[BaseException], ...] = (trio.Cancelled, BranchCancelledError)
     if activation.invocation.stream.closed:
         kinds = (*kinds, StreamClosedError)
-    cancelled, rest = error.split(kinds)
+    cancelled, rest = cast("BaseExceptionGroup[BaseException]", error).split(kinds)
     if cancelled is None:
-        return error
+        return cast("BaseException", error)
     return rest if rest is not None else _first_leaf(cancelled)
 
 
@@ -284,16 +291,19 @@ def _first_fatal(error: BaseException) -> BaseException | None:
     todo = [error]
     while todo:
         found = todo.pop(0)
-        if isinstance(found, BaseExceptionGroup):
-            todo[:0] = found.exceptions
+        inside = members(found)
+        if inside:
+            todo[:0] = inside
         elif not isinstance(found, Exception | trio.Cancelled | GeneratorExit):
             return found
     return None
 
 
 def _first_leaf(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+    inside = members(error)
+    while inside:
+        error = inside[0]
+        inside = members(error)
     return error
 
 

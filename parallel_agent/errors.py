@@ -26,7 +26,7 @@ their own types as well.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Final
+from typing import Final, cast
 
 __all__ = [
     "ActivationEndedError",
@@ -153,6 +153,13 @@ def note_other(error: BaseException, path: str, other: BaseException) -> None:
         _set_notes(error, [*notes, note])
 
 
+def members(error: BaseException) -> tuple[BaseException, ...]:
+    """Return what an exception group holds; of any other exception, nothing."""
+    if not isinstance(error, BaseExceptionGroup):
+        return ()
+    return cast("BaseExceptionGroup[BaseException]", error).exceptions
+
+
 def describe(error: BaseException) -> tuple[str, str]:
     """Return the error's type name and its message, whatever its ``__str__`` does."""
     return type(error).__name__, _short(error)
@@ -175,9 +182,9 @@ def _notes(error: BaseException) -> list[str]:
         notes = getattr(error, "__notes__", None)
     except Exception:  # noqa: BLE001  # a hostile exception: as if it had none
         return []
-    return (
-        [note for note in notes if isinstance(note, str)] if isinstance(notes, list | tuple) else []
-    )
+    if not isinstance(notes, (list, tuple)):
+        return []
+    return [note for note in cast("list[object]", notes) if isinstance(note, str)]
 
 
 def _set_notes(error: BaseException, notes: list[str]) -> None:

@@ -37,7 +37,7 @@ AgentFunction: TypeAlias = (
 class FunctionAgent(Agent):
     """An agent whose work is a function. Made by `agent`."""
 
-    _kind: str = "coroutine"
+    shape: str = "coroutine"
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class FunctionAgent(Agent):
         )
         self._function: Callable[[InvocationContext], Any] = function
         self._abandon_on_cancel = abandon_on_cancel
-        self._kind = "generator" if kind == "generator" else "coroutine"
+        self.shape = "generator" if kind == "generator" else "coroutine"
         self._run = self._run_in_thread if kind == "thread" else function
 
     @property

@@ -231,7 +231,7 @@ class State(Mapping[str, Any]):
             UnstorableError: the value (or the key) has no JSON form.
             StateError: the key has a reducer; see `contribute`.
         """
-        kind = type(value)
+        kind: type[object] = type(value)
         simple = (kind is int and value.bit_length() <= _SHORT_INT) or (
             kind is str and value.isascii()
         )

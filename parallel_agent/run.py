@@ -11,7 +11,7 @@ an agent failed, and an exception of the body leaves as itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any, Literal, NoReturn, final
 
 import attrs
@@ -26,7 +26,7 @@ from parallel_agent.context import find_outcomes
 from parallel_agent.drive import activate, run_child
 from parallel_agent.errors import ReadError
 from parallel_agent.lane import Lane
-from parallel_agent.lifecycle import TERMINAL, Status, Step, advance
+from parallel_agent.lifecycle import Status, Step, advance
 from parallel_agent.overlay import OnConflict, SharedState
 from parallel_agent.stream import Stream
 from session.actions import EventActions
@@ -96,6 +96,50 @@ class RunSetup:
     new_id: Callable[[], str]
 
 
+class _Core:
+    """What a run and its block both hold on to."""
+
+    def __init__(self, root: Activation, first: int) -> None:
+        self.root = root
+        self.stream = root.invocation.stream
+        self.first = first
+        self.status = advance(Status.PENDING, Step.START)
+        self.reason: str | None = None
+        self.result: Result | None = None
+
+    def cancel(self, reason: str) -> None:
+        """Cancel the tree; the first reason is the one that counts."""
+        if not self.stream.ended and self.reason is None:
+            self.reason = reason
+        self.root.scope.cancel(reason)
+
+    def conclude(self, *, broken: bool) -> None:
+        """Settle status and result, the tree having ended. ``broken``: the stream failed."""
+        root = self.root
+        invocation = root.invocation
+        session = self.stream.session
+        if broken:
+            step = Step.FAIL
+        elif root.status is Status.COMPLETED:
+            # Cancelled too late to reach anybody, it is cancelled all the same: never a success.
+            step = Step.COMPLETE if self.reason is None else Step.CANCEL
+        else:
+            step = Step.FAIL if root.status is Status.FAILED else Step.CANCEL
+        self.status = advance(self.status, step)
+        events = tuple(session.events[self.first :])
+        self.result = Result(
+            status=self.status,
+            text=next((event.final_text for event in reversed(events) if event.final_text), ""),
+            output=root.output if step is Step.COMPLETE else None,
+            outputs=frozen_dict(invocation.outputs),
+            state=session.snapshot(),
+            events=events,
+            reason=self.reason if step is Step.CANCEL else None,
+            session_id=invocation.key.session_id,
+            invocation_id=invocation.id,
+        )
+
+
 @final
 class Run:
     """One run, inside its block: an async iterator of events, and a handle on what runs.
@@ -104,29 +148,25 @@ class Run:
     after it is recorded, and its branch goes on when the reader comes back for the next.
     """
 
-    def __init__(self, activation: Activation, first: int) -> None:
+    def __init__(self, core: _Core) -> None:
         """Made by `Runner.open`."""
-        self._root = activation
-        self._stream = activation.invocation.stream
-        self._first = first
-        self._status = advance(Status.PENDING, Step.START)
-        self._reason: str | None = None
-        self._result: Result | None = None
+        self._core = core
+        self._stream = core.stream
 
     @property
     def invocation_id(self) -> str:
         """The run's id."""
-        return self._root.invocation.id
+        return self._core.root.invocation.id
 
     @property
     def session_id(self) -> str:
         """The session it runs in."""
-        return self._root.invocation.key.session_id
+        return self._core.root.invocation.key.session_id
 
     @property
     def status(self) -> Status:
         """How it stands; final when the block has ended."""
-        return self._status
+        return self._core.status
 
     @property
     def result(self) -> Result:
@@ -135,19 +175,18 @@ class Run:
         Raises:
             ReadError: the block has not ended.
         """
-        if self._result is None:
+        if self._core.result is None:
             message = "run.result is there when the `async with` block has ended"
             raise ReadError(message)
-        return self._result
+        return self._core.result
 
     def statistics(self) -> RunStatistics:
         """Return how many events were delivered, and how many activations stand how."""
-        counts = self._root.invocation.counts
         return RunStatistics(
-            status=self._status,
+            status=self._core.status,
             delivered=self._stream.delivered,
             last_seq=self._stream.session.last_seq,
-            **attrs.asdict(counts),
+            **attrs.asdict(self._core.root.invocation.counts),
         )
 
     def outcomes(self, name: str) -> tuple[Outcome, ...]:
@@ -158,7 +197,7 @@ class Run:
         Raises:
             KeyError: no fan-out of that name has ended.
         """
-        return find_outcomes(self._root.invocation.outcomes, name)
+        return find_outcomes(self._core.root.invocation.outcomes, name)
 
     def cancel(self, reason: str = "cancelled by run.cancel()") -> None:
         """Cancel every agent of the run. Does not wait: go on iterating, or leave the block.
@@ -166,9 +205,7 @@ class Run:
         Iteration ends ordinarily, when every agent has cleaned up; what they record while doing
         so is still delivered. ``result.status`` is then ``"cancelled"``, never a success.
         """
-        if not self._stream.ended and self._reason is None:
-            self._reason = reason
-            self._root.scope.cancel(reason)
+        self._core.cancel(reason)
 
     def __aiter__(self) -> Run:
         return self
@@ -177,7 +214,7 @@ class Run:
         return self._stream.read()
 
     def __repr__(self) -> str:
-        return f"<Run {self.invocation_id}: {self._status}>"
+        return f"<Run {self.invocation_id}: {self.status}>"
 
 
 @final
@@ -202,7 +239,7 @@ class OpenRun:
         self._state_delta = state_delta
         self._config = config
         self._nursery = trio.open_nursery()
-        self._run: Run | None = None
+        self._core: _Core | None = None
 
     def __aiter__(self) -> NoReturn:
         message = (
@@ -220,7 +257,7 @@ class OpenRun:
 
     @enable_ki_protection
     async def __aenter__(self) -> Run:
-        if self._run is not None:
+        if self._core is not None:
             message = "this run was opened already; call runner.open(...) again for another one"
             raise ReadError(message)
         invocation_id = self._setup.new_id()
@@ -230,10 +267,10 @@ class OpenRun:
             await self._record_message(session, invocation_id)
             first += 1
         root = self._prepare(session, invocation_id)
-        self._run = Run(root, first)
+        self._core = _Core(root, first)
         nursery = await self._nursery.__aenter__()
         nursery.start_soon(_run_tree, root, name=f"run {invocation_id}")
-        return self._run
+        return Run(self._core)
 
     async def _load(self) -> Session:
         service, app_name = self._setup.service, self._setup.app_name
@@ -295,14 +332,11 @@ class OpenRun:
         error: BaseException | None,
         _trace: TracebackType | None,
     ) -> Literal[False]:
-        run = self._run
-        if run is None:
+        core = self._core
+        if core is None:
             return False
-        root = run._root
-        stream = root.invocation.stream
-        if not stream.ended and run._reason is None:
-            run._reason = _why_left(error)
-        root.scope.cancel(run._reason or "the run has ended")
+        stream = core.stream
+        core.cancel(_why_left(error))
         late: BaseException | None = None
         try:
             with trio.CancelScope(shield=True):
@@ -315,7 +349,7 @@ class OpenRun:
             except BaseExceptionGroup as group:
                 # The tree's task never raises: this can only be an interrupt of the main task.
                 late = group.exceptions[0]
-            _conclude(run, broken=broken)
+            core.conclude(broken=broken)
         if error is None:
             failure, stream.failure = stream.failure, None
             if failure is None:
@@ -323,7 +357,7 @@ class OpenRun:
             if failure is not None:
                 raise failure
             await checkpoint_if_cancelled()
-        elif late is not None and isinstance(error, Exception | trio.Cancelled):
+        elif late is not None and isinstance(error, (Exception, trio.Cancelled)):
             raise late
         return False
 
@@ -357,36 +391,3 @@ def _why_left(error: BaseException | None) -> str:
     if isinstance(error, trio.Cancelled):
         return f"cancelled from outside: {error}"
     return f"the block raised {type(error).__name__}"
-
-
-def _conclude(run: Run, *, broken: bool) -> None:
-    root = run._root
-    invocation = root.invocation
-    session = invocation.stream.session
-    # A broken stream cancels the tree; what failed is the run.
-    status = root.status if root.status in TERMINAL and not broken else Status.FAILED
-    if status is Status.COMPLETED and run._reason is not None:
-        status = Status.CANCELLED
-    step = {
-        Status.COMPLETED: Step.COMPLETE,
-        Status.FAILED: Step.FAIL,
-        Status.WAITING: Step.WAIT,
-    }.get(status, Step.CANCEL)
-    run._status = advance(run._status, step)
-    events = tuple(session.events[run._first :])
-    text = ""
-    for event in reversed(events):
-        if event.text and event.is_final:
-            text = event.text
-            break
-    run._result = Result(
-        status=run._status,
-        text=text,
-        output=root.output if status is Status.COMPLETED else None,
-        outputs=frozen_dict(invocation.outputs),
-        state=session.snapshot(),
-        events=events,
-        reason=run._reason if status is Status.CANCELLED else None,
-        session_id=invocation.key.session_id,
-        invocation_id=invocation.id,
-    )

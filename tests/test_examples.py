@@ -68,7 +68,7 @@ def test_the_summary_counts_what_is_there(show: Show, tmp_path: Path) -> None:
         "lines": "8",
         "functions": "2",
         "longest function": "2 lines",
-        "docstrings": "25% of what is public",
+        "docstrings": "1 of 4 public things",
         "TODO, FIXME, XXX": "1",
         "files that do not parse": "0",
     }

@@ -8,6 +8,7 @@ from session.actions import BranchOutcome, EventActions
 from session.conformance._kit import (
     CODEC,
     KEY,
+    BrokenError,
     collector,
     create,
     expect,
@@ -279,3 +280,31 @@ async def the_newest_event_dates_the_session(service: SessionService) -> None:
     expect("last_update_time", (await get(service)).last_update_time, 40.0)
     expect("last_update_time in the listing", info.last_update_time, 40.0)
     expect("last_seq in the listing", info.last_seq, 2)
+
+
+@_check
+async def appending_at_once_is_appending(service: SessionService) -> None:
+    if service.blocks:
+        return  # it promises nothing about append_nowait()
+    await create(service, {"value": 0})
+    first, second = make_event("a", **{"value": 1, "temp:x": 1}), make_event("b")
+    service.append_nowait(KEY, [first], expected_seq=0)
+    await service.append(KEY, [second], expected_seq=1)
+    third = make_event("c", value=2)
+    service.append_nowait(KEY, [third], expected_seq=2)
+    expect("the numbers", numbers_of([first, second, third]), [1, 2, 3])
+    before = await get(service)
+    expect("the log", texts_of(before.events), ["a", "b", "c"])
+    expect_same("the state", dict(before.state), {"value": 2})
+    late = make_event("late", value=3)
+    for what, kind, batch in (
+        ("at an old number", SequenceConflictError, [late]),
+        ("of an event recorded already", ValueError, [late, first]),
+        ("of an event twice", ValueError, [late, late]),
+    ):
+        try:
+            service.append_nowait(KEY, batch, expected_seq=2 if len(batch) == 1 else 3)
+        except kind:
+            await expect_unchanged(service, before, [late])
+        else:
+            raise BrokenError(f"append_nowait() {what} should raise {kind.__name__} and did not")

@@ -8,7 +8,7 @@ events and ``finally`` blocks.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from contextvars import ContextVar
 from typing import Any, cast
 
@@ -494,7 +494,7 @@ def _refuser(diary: Diary, *, stops_after: int) -> Agent:
             while refused < stops_after:
                 try:
                     yield "again"
-                except BaseException as exc:
+                except BaseException as exc:  # noqa: BLE001  # what a careless agent does
                     diary.append(type(exc).__name__)
                     refused += 1
         finally:
@@ -548,33 +548,42 @@ async def test_an_acknowledged_yield_starts_the_count_anew(autojump_clock: MockC
     assert run.result.status == "cancelled"
 
 
-async def test_an_agent_that_swallows_everything_still_ends() -> None:
+def _greedy(holding: list[str]) -> Agent:
+    """Make an agent that swallows everything raised at its yields.
+
+    GeneratorExit as well: Python complains, whatever the runtime does, when it collects a
+    generator that ignores it. So it gives up in the end, when ``holding`` is empty.
+    """
+
     @agent
     async def greedy(ctx: InvocationContext) -> Yields:
-        while True:
-            try:
+        while holding:
+            with suppress(BaseException):
                 yield "more"
-            except BaseException:
-                continue
 
-    runner = Runner(greedy)
-    with quiet(), pytest.raises(UncancellableAgentError, match="agent 'greedy'"):
-        async with runner.open() as run:
-            await anext(run)
+    return greedy
+
+
+async def test_an_agent_that_swallows_everything_still_ends() -> None:
+    holding = ["on"]
+    runner = Runner(_greedy(holding))
+    block = runner.open()
+    with quiet():
+        run = await block.__aenter__()
+        await anext(run)
+        with pytest.raises(UncancellableAgentError, match="agent 'greedy'"):
+            await block.__aexit__(None, None, None)
+        holding.clear()
     assert texts(await check_run(runner, run)) == ["more"]
 
 
 async def test_an_agent_that_swallows_everything_ends_when_its_stream_is_closed() -> None:
-    @agent
-    async def greedy(ctx: InvocationContext) -> Yields:
-        while True:
-            with suppress(BaseException):
-                yield "more"
-
+    holding = ["on"]
     with quiet():
-        async with Runner(greedy, session_service=FailingService(2)).open() as run:
+        async with Runner(_greedy(holding), session_service=FailingService(2)).open() as run:
             with pytest.raises(StoreError):
                 await read_all(run)
+        holding.clear()
     assert run.result.status == "failed"
 
 
@@ -582,20 +591,49 @@ async def test_an_agent_that_swallows_everything_ends_when_a_scope_around_the_ru
     autojump_clock: MockClock,
 ) -> None:
     """Also while the body, under a shield of its own, still reads."""
-
-    @agent
-    async def greedy(ctx: InvocationContext) -> Yields:
-        while True:
-            with suppress(BaseException):
-                yield "more"
-
+    holding = ["on"]
     with quiet(), trio.CancelScope() as scope:
-        async with Runner(greedy).open() as run:
+        async with Runner(_greedy(holding)).open() as run:
             await anext(run)
             scope.cancel()
             with trio.CancelScope(shield=True), pytest.raises(UncancellableAgentError):
                 await read_all(run)
+        holding.clear()
     assert run.result.status == "failed"
+
+
+async def test_closing_an_agent_joins_the_tasks_of_its_own_nursery(
+    autojump_clock: MockClock,
+) -> None:
+    diary: Diary = []
+
+    async def background() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+            diary.append("task: finally")
+
+    @agent
+    async def stubborn(ctx: InvocationContext) -> Yields:
+        try:
+            with trio.CancelScope():
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(background)
+                    while True:
+                        with suppress(trio.Cancelled):
+                            yield "again"
+        finally:
+            diary.append("agent: finally")
+
+    with quiet():
+        async with Runner(stubborn).open() as run:
+            await anext(run)
+            run.cancel()
+            with pytest.raises(UncancellableAgentError):
+                await read_all(run)
+    assert diary == ["task: finally", "agent: finally"]
 
 
 async def test_a_sync_generator_function_is_refused_when_it_is_defined() -> None:
@@ -649,6 +687,11 @@ async def test_yield_takes_text_content_and_events() -> None:
 # ------------------------------------- 20: a helper that holds a scope over the yield
 
 
+# Whoever drops a generator half way is told so by trio; not what these tests are about.
+_dropped = pytest.mark.filterwarnings("ignore:.*was garbage collected before:ResourceWarning")
+
+
+@_dropped
 async def test_a_helper_that_holds_a_timeout_over_the_yield_is_found_out(
     autojump_clock: MockClock,
 ) -> None:
@@ -673,6 +716,7 @@ async def test_a_helper_that_holds_a_timeout_over_the_yield_is_found_out(
     assert run.result.status == "failed"
 
 
+@_dropped
 async def test_a_helper_that_holds_a_nursery_over_the_yield_is_found_out(
     autojump_clock: MockClock,
 ) -> None:
@@ -693,12 +737,30 @@ async def test_a_helper_that_holds_a_nursery_over_the_yield_is_found_out(
     async with Runner(careless).open() as run:
         await anext(run)
         await trio.sleep(5)
-        with pytest.raises((EscapedCancellationError, ExceptionGroup)) as caught:
+        with pytest.raises(EscapedCancellationError, match="agent 'careless'"):
             await anext(run)
-    assert isinstance(caught.value, EscapedCancellationError)
-    assert "agent 'careless'" in str(caught.value)
 
 
+async def test_a_helper_that_is_closed_in_time_is_found_out_too(autojump_clock: MockClock) -> None:
+    async def helper() -> AsyncGenerator[str, None]:
+        with trio.move_on_after(1):
+            yield "slowly read"
+
+    @agent
+    async def careless(ctx: InvocationContext) -> Yields:
+        async with aclosing(helper()) as texts:
+            async for text in texts:
+                yield text
+
+    with quiet():
+        async with Runner(careless).open() as run:
+            await anext(run)
+            await trio.sleep(5)
+            with pytest.raises(EscapedCancellationError, match="agent 'careless'"):
+                await anext(run)
+
+
+@_dropped
 async def test_the_helpers_neighbours_are_cancelled_and_joined(autojump_clock: MockClock) -> None:
     diary: Diary = []
 
@@ -916,7 +978,6 @@ async def test_a_task_of_a_foreign_nursery_is_served_while_its_agent_runs() -> N
 
 
 async def test_a_foreign_task_cannot_keep_the_run_open(autojump_clock: MockClock) -> None:
-    """Its agent ends while it waits for an acknowledgement: the event is recorded, or refused."""
     diary: Diary = []
     event = Event("from outside")
 
@@ -937,7 +998,9 @@ async def test_a_foreign_task_cannot_keep_the_run_open(autojump_clock: MockClock
         runner = Runner(leaks)
         async with runner.open() as run:
             await trio.sleep(1)
-    assert diary == (["acknowledged"] if event.seq else ["StreamClosedError"])
+    # Recorded and acknowledged, or refused: which, the scheduler decides.
+    assert diary in (["acknowledged"], ["ActivationEndedError"])
+    assert (event.seq is not None) == (diary == ["acknowledged"])
     await check_run(runner, run)
 
 

@@ -187,12 +187,12 @@ class SilentError(Exception):
 
 class WrongError(Exception):
     def __str__(self) -> str:
-        return 3  # type: ignore[return-value]  # it is hostile on purpose
+        return 3  # type: ignore[return-value]  # noqa: PLE0307  # it is hostile on purpose
 
 
 @pytest.mark.parametrize("make", [SilentError, WrongError])
 def test_an_error_without_a_readable_message_is_described(make: Callable[[], Exception]) -> None:
-    assert describe(make()) == (make.__name__, "<its __str__ failed>")  # type: ignore[attr-defined]  # a class
+    assert describe(make()) == (make.__name__, "<its __str__ failed>")
 
 
 @given(st.text(st.characters()))

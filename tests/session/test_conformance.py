@@ -346,6 +346,20 @@ class RaisesKeyErrors(Broken):
         await super().append(key, events, expected_seq=expected_seq)
 
 
+class AppendsAtOnceUnchecked(Broken):
+    blocks = False
+
+    def append_nowait(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+        super().append_nowait(key, events, expected_seq=max(expected_seq, len(self.log(key))))
+
+
+class AppendsNothingAtOnce(Broken):
+    blocks = False
+
+    def append_nowait(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+        pass
+
+
 class DatesByTheLatestTime(Broken):
     async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
         await super().append(key, events, expected_seq=expected_seq)
@@ -634,6 +648,7 @@ KNOWN_BAD: dict[str, list[type[Broken]]] = {
     "a_large_batch_is_appended_whole": [HasALimit],
     "appending_to_an_unknown_session_is_an_error": [MakesSessionsOnAppend, RaisesKeyErrors],
     "the_newest_event_dates_the_session": [DatesByTheLatestTime, ListsStaleNumbers],
+    "appending_at_once_is_appending": [AppendsAtOnceUnchecked, AppendsNothingAtOnce],
     "plain_state_belongs_to_its_session": [PutsEverythingIntoTheUser],
     "user_state_is_shared_by_the_sessions_of_a_user": [
         PutsEverythingIntoTheSession,

@@ -13,7 +13,6 @@ import trio
 
 from parallel_agent import (
     Agent,
-    Content,
     Event,
     EventActions,
     InvocationContext,
@@ -63,7 +62,7 @@ called with the context (and its result awaited, if it can be).
 
 
 def leaf(name: str, *steps: Script, diary: Diary | None = None, **options: Any) -> Agent:
-    """Return an agent that does as it is told, and writes into ``diary`` when it starts and ends."""
+    """Return an agent that does as it is told; ``diary`` gets a line when it starts and ends."""
     entries: Diary = [] if diary is None else diary
 
     @agent(name=name, **options)
