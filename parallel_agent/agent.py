@@ -10,7 +10,18 @@ from __future__ import annotations
 
 import inspect
 import keyword
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from collections.abc import (
+    Set as AbstractSet,
+)
 from typing import Any, TypeAlias, final
 
 from parallel_agent.context import InvocationContext
@@ -32,7 +43,8 @@ AgentCallback: TypeAlias = Callable[
 class Agent:
     """Something that runs: one node of a tree, with the agents below it.
 
-    Subclass it with one method, ``run``, an async generator or a coroutine::
+    Subclass it with one method, ``run``, an async generator or a coroutine. (A subclass without
+    it is a base for others, of which no object can be made.)::
 
         class Greeter(Agent):
             async def run(self, ctx):
@@ -51,7 +63,8 @@ class Agent:
     Raises:
         TreeError: a bad or duplicate name, an agent used twice, a cycle, a child that is no
             agent; all the culprits are named.
-        AgentFunctionError: ``run`` is neither an async generator function nor a coroutine function.
+        AgentFunctionError: ``run`` is missing, or it is neither an async generator function nor a
+            coroutine function of the context.
     """
 
     shape: str = "coroutine"
@@ -63,6 +76,8 @@ class Agent:
         if "shape" in cls.__dict__:
             return  # it says for itself, object by object
         run = cls.run
+        if run is Agent.run:
+            return  # a base for others
         if inspect.isasyncgenfunction(run):
             cls.shape = "generator"
         elif inspect.iscoroutinefunction(run):
@@ -72,6 +87,15 @@ class Agent:
                 f"{cls.__name__}.run must be `async def run(self, ctx)`, with or without `yield`"
             )
             raise AgentFunctionError(message)
+        if inspect.isfunction(inspect.getattr_static(cls, "run")):
+            try:
+                inspect.signature(run).bind(None, None)
+            except TypeError as exc:
+                message = (
+                    f"{cls.__name__}.run is called with one argument, the context, "
+                    f"but its signature is {inspect.signature(run)} ({exc})"
+                )
+                raise AgentFunctionError(message) from None
 
     def __init__(
         self,
@@ -84,8 +108,14 @@ class Agent:
         after_agent_callback: AgentCallback | Sequence[AgentCallback] = (),
     ) -> None:
         """See the class."""
+        if "_index" in vars(self):
+            message = f"{self!r} is defined already; make a new agent, definitions do not change"
+            raise TreeError(message)
+        if type(self).run is Agent.run:
+            message = f"{type(self).__name__} must implement `async def run(self, ctx)`"
+            raise AgentFunctionError(message)
         self._name = name
-        self._sub_agents = _as_children(name, sub_agents)
+        self._sub_agents = _as_children(self, name, sub_agents)
         self._description = description
         self._output_key = _as_output_key(name, output_key)
         self._before = _as_callbacks(name, before_agent_callback)
@@ -209,8 +239,10 @@ def _add(table: dict[str, tuple[int, Agent]], name: str, agent: Agent, added: li
     added.append(name)
 
 
-def _as_children(name: str, sub_agents: Iterable[Agent]) -> tuple[Agent, ...]:
-    if isinstance(sub_agents, Agent) or not isinstance(sub_agents, Iterable):
+def _as_children(parent: Agent, name: str, sub_agents: Iterable[Agent]) -> tuple[Agent, ...]:
+    # A set would do but for its order, which is another one in the next process.
+    has_no_order = isinstance(sub_agents, AbstractSet | Mapping)
+    if has_no_order or isinstance(sub_agents, Agent) or not isinstance(sub_agents, Iterable):
         message = f"sub_agents of {name!r} must be a list of agents, not {sub_agents!r}"
         raise TreeError(message)
     children = tuple(sub_agents)
@@ -218,6 +250,15 @@ def _as_children(name: str, sub_agents: Iterable[Agent]) -> tuple[Agent, ...]:
         if not isinstance(child, Agent):
             hint = "; make it one with @agent" if callable(child) else ""
             message = f"sub_agents[{position}] of {name!r} is no agent but {child!r:.80}{hint}"
+            raise TreeError(message)
+        if child is parent:
+            message = f"agent {name!r} is to stand below itself; a tree has no cycles"
+            raise TreeError(message)
+        if "_index" not in vars(child):
+            message = (
+                f"sub_agents[{position}] of {name!r}, a {type(child).__name__}, is no agent yet: "
+                "its __init__ has not called super().__init__(name, ...), or has not ended"
+            )
             raise TreeError(message)
     return children
 
@@ -232,7 +273,8 @@ def _as_output_key(name: str, key: str | None) -> str | None:
 def _as_callbacks(
     name: str, given: AgentCallback | Sequence[AgentCallback]
 ) -> tuple[AgentCallback, ...]:
-    callbacks = (given,) if callable(given) else tuple(given or ())
+    is_many = not callable(given) and isinstance(given, Iterable | None)
+    callbacks: tuple[AgentCallback, ...] = tuple(given or ()) if is_many else (given,)  # type: ignore[arg-type,assignment]  # checked below
     for callback in callbacks:
         if not callable(callback):
             message = f"a callback of {name!r} is not callable: {callback!r}"

@@ -9,8 +9,7 @@ failure travel from child to parent as values, no exception group is ever made h
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Final, cast
 
@@ -34,7 +33,7 @@ from parallel_agent.lifecycle import Status, Step
 from session.content import Content
 from session.event import Event
 
-__all__ = ["activate", "run_child"]
+__all__ = ["activate", "raise_unless_left_open", "run_child"]
 
 MAX_REFUSALS: Final = 3
 """How often in a row an agent may yield again after its cancellation was raised at a ``yield``."""
@@ -59,15 +58,31 @@ async def run_child(parent: Activation, agent: Agent, *, number: int | None = No
     child = Activation(agent, place, invocation=parent.invocation, lane=parent.lane, parent=parent)
     parent.adopt(child)
     # A task of its own: the child's await chain starts afresh, so depth costs nothing per event,
-    # and it gets a copy of the context variables. The nursery cannot raise: `activate` never does.
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(activate, child)
+    # and it gets a copy of the context variables.
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(activate, child)
+    except BaseExceptionGroup as group:
+        raise_unless_left_open(group, [child])
     parent.release(child)
     error = await outcome_error(child)
     if error is not None:
         parent.source = child
         raise error
     return child
+
+
+def raise_unless_left_open(
+    group: BaseExceptionGroup[BaseException], ended: Iterable[Activation]
+) -> None:
+    """Raise what a nursery around `activate` raised, unless an activation has said it better.
+
+    `activate` never raises. But trio makes a task fail that left a nursery open, which is what a
+    helper generator does to an agent; `activate` has found that out before.
+    """
+    _, other = group.split((RuntimeError, trio.Cancelled))
+    if other is not None or all(activation.error is None for activation in ended):
+        raise group
 
 
 async def outcome_error(child: Activation) -> BaseException | None:
@@ -203,7 +218,7 @@ async def _step_through(activation: Activation, agen: AsyncGenerator[Any, None])
             item = await agen.athrow(error)
             # It yields again. Not a refusal if its own scope has expired and caught what was its
             # own, or if it cleans up under a shield: then no cancellation is in force here.
-            if ended or trio.current_effective_deadline() == -math.inf:
+            if ended or await _cancelled_here():
                 refusals += 1
                 if refusals == MAX_REFUSALS:
                     break
@@ -217,6 +232,15 @@ async def _step_through(activation: Activation, agen: AsyncGenerator[Any, None])
         "not `BaseException`"
     )
     raise UncancellableAgentError(message)
+
+
+async def _cancelled_here() -> bool:
+    # `trio.current_effective_deadline` would say so, too, but takes a stack frame per scope.
+    try:
+        await checkpoint_if_cancelled()
+    except trio.Cancelled:
+        return True
+    return False
 
 
 async def _close(agen: AsyncGenerator[Any, Any]) -> None:
@@ -239,13 +263,11 @@ async def _judge(
         return Step.CANCEL, None
     if isinstance(error, StreamClosedError) and activation.invocation.stream.closed:
         return Step.CANCEL, None
-    if not isinstance(error, trio.Cancelled):
+    if not isinstance(error, trio.Cancelled | GeneratorExit):
         return Step.FAIL, error
     if activation.scope.cancel_called:
         return Step.CANCEL, None
-    try:
-        await checkpoint_if_cancelled()
-    except trio.Cancelled:
+    if await _cancelled_here():
         return Step.CANCEL, None
     # Cancelled, but nothing around this activation is: a scope inside it was, and did not catch it.
     return Step.FAIL, _escaped(activation, error)
@@ -278,7 +300,8 @@ def _split_cancellation(activation: Activation, error: BaseException) -> BaseExc
     fatal = _first_fatal(cast("BaseException", error))
     if fatal is not None:
         return fatal
-    kinds: tuple[type[BaseException], ...] = (trio.Cancelled, BranchCancelledError)
+    # GeneratorExit: a helper was closed while it held a nursery open.
+    kinds: tuple[type[BaseException], ...] = (trio.Cancelled, BranchCancelledError, GeneratorExit)
     if activation.invocation.stream.closed:
         kinds = (*kinds, StreamClosedError)
     cancelled, rest = cast("BaseExceptionGroup[BaseException]", error).split(kinds)

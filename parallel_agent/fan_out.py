@@ -17,7 +17,7 @@ from parallel_agent.activation import Activation, cancel_subtree, seal_subtree, 
 from parallel_agent.agent import Agent
 from parallel_agent.barrier import Barrier, FailFast, Outcome, Verdict
 from parallel_agent.branch import Branch, Place
-from parallel_agent.drive import activate
+from parallel_agent.drive import activate, raise_unless_left_open
 from parallel_agent.errors import RunEndedError, describe, note_other
 from parallel_agent.lane import Lane
 from parallel_agent.lifecycle import Status
@@ -76,10 +76,12 @@ class _FanOut:
             )
             self._branches.append(child)
             owner.adopt(child)
-        # The nursery cannot raise: `activate` never does.
-        async with trio.open_nursery() as nursery:
-            for child in self._branches:
-                nursery.start_soon(self._run_branch, child)
+        try:
+            async with trio.open_nursery() as nursery:
+                for child in self._branches:
+                    nursery.start_soon(self._run_branch, child)
+        except BaseExceptionGroup as group:
+            raise_unless_left_open(group, self._branches)
         joined = invocation.tick()
         for child in self._branches:
             child.lane.branch.joined = joined

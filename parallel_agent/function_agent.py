@@ -78,11 +78,26 @@ class FunctionAgent(Agent):
 
     async def _run_in_thread(self, ctx: InvocationContext) -> Any:
         return await trio.to_thread.run_sync(
-            self._function,
+            self._call,
             ctx,
             abandon_on_cancel=self._abandon_on_cancel,
             limiter=activation_of(ctx).invocation.threads,
         )
+
+    def _call(self, ctx: InvocationContext) -> Any:
+        """Call a plain function, in its thread."""
+        result = self._function(ctx)
+        if inspect.iscoroutine(result):
+            result.close()  # or Python complains that nobody awaited it
+        elif not (
+            inspect.isawaitable(result) or inspect.isasyncgen(result) or inspect.isgenerator(result)
+        ):
+            return result
+        message = (
+            f"{_name_of(self._function)!r} is a plain function, but its result is "
+            f"{result!r:.80}; make it (or the decorator around it) `async def`"
+        )
+        raise AgentFunctionError(message)
 
 
 class _Decorator(Protocol):

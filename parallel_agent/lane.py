@@ -108,10 +108,11 @@ class Slot:
 
     ``writes`` are the state writes that the runtime added to the event (they go back to the
     emitter if it is withdrawn); ``late`` are those whose value is known only when the event is
-    recorded, or that are not recorded at all.
+    recorded, or that are not recorded at all; ``temporary`` is what of those is applied at hand-out
+    without being recorded.
     """
 
-    __slots__ = ("emitter", "event", "lane", "late", "state", "task", "writes")
+    __slots__ = ("emitter", "event", "lane", "late", "state", "task", "temporary", "writes")
 
     def __init__(self, lane: Lane) -> None:
         """Make a free slot on ``lane``."""
@@ -122,6 +123,7 @@ class Slot:
         self.state = FREE
         self.writes: Mapping[str, Any] | None = None
         self.late: dict[str, Any] | None = None
+        self.temporary: dict[str, Any] | None = None
 
     @enable_ki_protection
     def __call__(self, _raise_cancel: object) -> Abort:
@@ -145,6 +147,7 @@ class Slot:
         self.event = None
         self.writes = None
         self.late = None
+        self.temporary = None
         self.state = FREE
         if task is not None:
             reschedule(task, _ACKNOWLEDGED)
@@ -170,7 +173,8 @@ class Slot:
             # As if it had never been emitted: it may be emitted again.
             stamp_origin(event, UNPLACED)
             stamp_delta(event, event.explicit_delta)
-        writes, self.writes, self.late = self.writes, None, None
+        writes = self.writes
+        self.writes = self.late = self.temporary = None
         if writes and self.emitter is not None:
             self.emitter.take_back(writes)
 

@@ -137,7 +137,7 @@ class SharedState:
             (temporary if key.startswith(TEMP_PREFIX) else recorded)[key] = settled
         if recorded:
             stamp_delta(event, frozen_dict({**event.delta, **recorded}))
-        slot.late = temporary or None
+        slot.temporary = temporary or None
         return None
 
     def reduce(self, key: str, current: Any, contributions: tuple[Any, ...]) -> Any:
@@ -150,9 +150,9 @@ class SharedState:
 
     def _recorded(self, key: str, before: deque[Slot]) -> Any:
         for slot in reversed(before):
-            found = _in_slot(slot, key)
-            if found is not _MISSING:
-                return found
+            for settled in (slot.temporary, None if slot.event is None else slot.event.delta):
+                if settled is not None and key in settled:
+                    return settled[key]
         return self.session.state.get(key, _MISSING)
 
     def _conflict(self, branch: Branch, delta: Mapping[str, Any]) -> StateConflictError | None:
@@ -193,7 +193,7 @@ class State(Mapping[str, Any]):
     the run and is never stored. A key cannot be deleted, as in ADK: write None.
     """
 
-    __slots__ = ("_lane", "_settled_late", "_shared", "_state", "pending")
+    __slots__ = ("_has_late", "_lane", "_shared", "_state", "pending")
 
     def __init__(self, shared: SharedState, lane: Lane) -> None:
         """See through ``lane`` onto ``shared``."""
@@ -202,7 +202,7 @@ class State(Mapping[str, Any]):
         self._lane = lane
         self.pending = _Writes()
         # Some pending write must be split off when it is emitted (see `SharedState.split`).
-        self._settled_late = False
+        self._has_late = False
 
     def __getitem__(self, key: str) -> Any:
         value = self._visible(key)
@@ -231,7 +231,7 @@ class State(Mapping[str, Any]):
             UnstorableError: the value (or the key) has no JSON form.
             StateError: the key has a reducer; see `contribute`.
         """
-        kind: type[object] = type(value)
+        kind: type[object] = type(value)  # pyright: ignore[reportUnknownVariableType]  # Any
         simple = (kind is int and value.bit_length() <= _SHORT_INT) or (
             kind is str and value.isascii()
         )
@@ -255,7 +255,7 @@ class State(Mapping[str, Any]):
         if changed:
             self.pending[key] = value
             if key.startswith(TEMP_PREFIX):
-                self._settled_late = True
+                self._has_late = True
 
     def contribute(self, key: str, value: Any) -> None:
         """Add ``value`` to a key that has a reducer; recorded with the next event.
@@ -275,7 +275,7 @@ class State(Mapping[str, Any]):
             raise StateError(message)
         frozen = _frozen(key, value)
         earlier = self.pending.get(key)
-        self._settled_late = True
+        self._has_late = True
         self.pending[key] = _Contributions(
             (*earlier.items, frozen) if earlier is not None else (frozen,)
         )
@@ -352,7 +352,7 @@ class State(Mapping[str, Any]):
         explicit = event.delta
         if writes:
             self.pending = _Writes()
-            late, self._settled_late = self._settled_late, False
+            late, self._has_late = self._has_late, False
             if not late and not explicit:
                 writes.__class__ = FrozenDict  # type: ignore[assignment]  # same layout; a flip, not a copy: nobody else holds it
                 slot.writes = writes
@@ -366,7 +366,7 @@ class State(Mapping[str, Any]):
 
     def take_back(self, writes: Mapping[str, Any]) -> None:
         """Make the writes of a withdrawn event pending again, below what was written since."""
-        self._settled_late = True
+        self._has_late = True
         pending = self.pending
         for key, value in writes.items():
             later = pending.get(key, _MISSING)

@@ -366,10 +366,12 @@ async def _run_tree(root: Activation) -> None:
     """Drive the root. Never raises: the reader learns at the end of the stream."""
     failure: BaseException | None = None
     try:
-        await activate(root)
-        failure = root.error
+        # In a task of its own: should the tree leave that in disorder, the body is spared.
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(activate, root)
     except BaseException as exc:  # noqa: BLE001  # a bug of ours must not hang the reader
         failure = exc
+    failure = root.error or failure
     root.invocation.stream.finish(failure)
 
 

@@ -323,9 +323,9 @@ class Stream:
         if event is not None and not event.partial:
             session = self.session
             session.apply(event)
-            late = slot.late
-            if late is not None:
-                session.state.update(late)
+            temporary = slot.temporary
+            if temporary is not None:
+                session.state.update(temporary)
             if event.escalates:
                 self._on_escalate(cast("Emitter", slot.emitter))
         return event

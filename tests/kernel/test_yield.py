@@ -551,15 +551,18 @@ async def test_an_acknowledged_yield_starts_the_count_anew(autojump_clock: MockC
 def _greedy(holding: list[str]) -> Agent:
     """Make an agent that swallows everything raised at its yields.
 
-    GeneratorExit as well: Python complains, whatever the runtime does, when it collects a
-    generator that ignores it. So it gives up in the end, when ``holding`` is empty.
+    GeneratorExit as well; and since Python itself complains when it collects a generator that
+    ignores that, it gives up in the end, when ``holding`` is empty.
     """
 
     @agent
     async def greedy(ctx: InvocationContext) -> Yields:
-        while holding:
-            with suppress(BaseException):
+        while True:
+            try:
                 yield "more"
+            except BaseException:
+                if not holding:
+                    raise
 
     return greedy
 
@@ -598,7 +601,7 @@ async def test_an_agent_that_swallows_everything_ends_when_a_scope_around_the_ru
             scope.cancel()
             with trio.CancelScope(shield=True), pytest.raises(UncancellableAgentError):
                 await read_all(run)
-        holding.clear()
+            holding.clear()
     assert run.result.status == "failed"
 
 
@@ -716,29 +719,72 @@ async def test_a_helper_that_holds_a_timeout_over_the_yield_is_found_out(
     assert run.result.status == "failed"
 
 
+async def _crash() -> None:
+    await trio.sleep(1)
+    raise BoomError
+
+
+async def _helper_with_a_nursery() -> AsyncGenerator[str, None]:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_crash)
+        yield "slowly read"
+
+
 @_dropped
+@pytest.mark.parametrize("above", ["nothing", "sequential", "parallel"])
 async def test_a_helper_that_holds_a_nursery_over_the_yield_is_found_out(
-    autojump_clock: MockClock,
+    above: str, autojump_clock: MockClock
 ) -> None:
-    async def crash() -> None:
-        await trio.sleep(1)
-        raise BoomError
-
-    async def helper() -> AsyncGenerator[str, None]:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(crash)
-            yield "slowly read"
-
     @agent
     async def careless(ctx: InvocationContext) -> Yields:
-        async for text in helper():
+        async for text in _helper_with_a_nursery():
             yield text
 
-    async with Runner(careless).open() as run:
+    tree: Agent = careless
+    if above == "sequential":
+        tree = SequentialAgent("above", [careless])
+    elif above == "parallel":
+        tree = ParallelAgent("above", [careless, endless("b", [])])
+    async with Runner(tree).open() as run:
         await anext(run)
-        await trio.sleep(5)
+        await trio.sleep(5)  # the body is not cancelled
         with pytest.raises(EscapedCancellationError, match="agent 'careless'"):
+            await read_all(run)
+    assert run.result.status == "failed"
+
+
+async def test_a_helpers_nursery_that_is_closed_in_time_fails_with_its_own_error(
+    autojump_clock: MockClock,
+) -> None:
+    @agent
+    async def careful(ctx: InvocationContext) -> Yields:
+        async with aclosing(_helper_with_a_nursery()) as texts:
+            async for text in texts:
+                yield text
+
+    with quiet():
+        async with Runner(careful).open() as run:
             await anext(run)
+            await trio.sleep(5)
+            with pytest.raises(ExceptionGroup) as caught:
+                await anext(run)
+    # The GeneratorExit that went through the nursery is split out like a cancellation.
+    assert [type(error) for error in caught.value.exceptions] == [BoomError]
+
+
+async def test_a_helpers_nursery_that_is_closed_because_the_reader_left_is_no_failure(
+    autojump_clock: MockClock,
+) -> None:
+    @agent
+    async def careful(ctx: InvocationContext) -> Yields:
+        async with aclosing(_helper_with_a_nursery()) as texts:
+            async for text in texts:
+                yield text
+
+    with quiet():
+        async with Runner(careful).open() as run:
+            await anext(run)
+    assert run.result.status == "cancelled"
 
 
 async def test_a_helper_that_is_closed_in_time_is_found_out_too(autojump_clock: MockClock) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 from hypothesis import strategies as st
 
+from parallel_agent.overlay import OnConflict
 from tests.support.running import Case, Reader, Way
 from tests.support.scripts import (
     Beside,
@@ -33,7 +34,7 @@ from tests.support.scripts import (
     Write,
 )
 
-__all__ = ["ANYTHING", "CALM", "Allowed", "cases", "kept_cases", "leaves", "readers", "trees"]
+__all__ = ["ANYTHING", "CALM", "Allowed", "cases", "kept_cases", "leaves", "readers", "stores", "trees"]
 
 KEYS = ("x", "y", "temp:t", "app:z", "user:y")
 VALUES = st.one_of(st.integers(0, 2), st.sampled_from(["u", [1], {"k": 1}, None]))
@@ -198,8 +199,14 @@ def cases(draw: st.DrawFn, allowed: Allowed = ANYTHING, *, depth: int = 2) -> Ca
 
 
 @st.composite
-def kept_cases(draw: st.DrawFn, allowed: Allowed = ANYTHING, *, depth: int = 2) -> Case:
+def kept_cases(
+    draw: st.DrawFn,
+    allowed: Allowed = ANYTHING,
+    *,
+    depth: int = 2,
+    on_conflict: OnConflict = "last",
+) -> Case:
     """Draw a case on kept time, with a prompt reader: the oracle knows all about it."""
     draw(st.random_module())
     tree = draw(trees(attrs.evolve(allowed, kept=True), depth=depth))
-    return Case(tree, draw(readers(prompt=True)), kept=True)
+    return Case(tree, draw(readers(prompt=True)), kept=True, on_conflict=on_conflict)

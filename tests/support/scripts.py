@@ -56,14 +56,15 @@ class ScriptedError(Exception):
 def as_code(value: object) -> str:
     """Show an attrs object as the call that makes it, on one line if it is short."""
     arguments = []
+    by_name = False
     for field in attrs.fields(type(value)):  # type: ignore[arg-type]  # every caller is an attrs class
         if not field.repr:
             continue
         item = getattr(value, field.name)
-        if field.default is attrs.NOTHING:
-            arguments.append(_shown(item))
-        elif item != field.default:
-            arguments.append(f"{field.name}={_shown(item)}")
+        if field.default is not attrs.NOTHING and item == field.default:
+            by_name = True
+        else:
+            arguments.append(f"{field.name}={_shown(item)}" if by_name else _shown(item))
     name = type(value).__name__
     line = f"{name}({', '.join(arguments)})"
     if "\n" not in line and len(line) <= _LINE:
@@ -109,6 +110,7 @@ class Emit:
     partial: bool = False
     output: Any = None
     label: str = attrs.field(default="", repr=False, eq=False)
+    lane: str = attrs.field(default="", repr=False, eq=False)
     __repr__ = as_code
     _repr_pretty_ = printed
 
@@ -310,7 +312,9 @@ class _Numbering:
 
     def _numbered(self, step: Step, lane: str) -> Step:
         match step:
-            case Emit() | Fail():
+            case Emit():
+                return attrs.evolve(step, label=self._next(), lane=lane)
+            case Fail():
                 return attrs.evolve(step, label=self._next())
             case Pause():
                 return attrs.evolve(step, lane=lane)
