@@ -13,12 +13,12 @@ from parallel_agent import InvocationContext, ParallelAgent, Runner, SequentialA
 
 def history(sizes: Sizes) -> Iterator[Row]:
     """Cost per event against the number of events that the session held before the run."""
-    tree = wide(10, sizes.history_events // 10, state)
+    tree = wide(10, sizes.history_events // 10 + 2, state)
 
     async def in_session_of(length: int) -> float:
         service, session_id = await session_of(length)
         runner = Runner(tree, app_name="bench", session_service=service)
-        return await per_event(runner, skip=10, session_id=session_id)
+        return await per_event(runner, sizes.history_events, skip=10, session_id=session_id)
 
     contestants = {f"{length:,} events": partial(in_session_of, length) for length in sizes.history}
     yield from _compared("history", contestants, sizes.rounds)
@@ -61,12 +61,10 @@ def depth(sizes: Sizes) -> Iterator[Row]:
         "mixed": (SequentialAgent, ParallelAgent),
     }
     for kind, agents in kinds.items():
-        contestants = {
-            f"{levels:,} {kind}": partial(
-                _in_new_session, Runner(deep(levels, sizes.depth_events, *agents)), 1
-            )
-            for levels in sizes.depth
-        }
+        contestants: dict[str, Timed] = {}
+        for levels in sizes.depth:
+            runner = Runner(deep(levels, sizes.depth_events + 1, *agents))
+            contestants[f"{levels:,} {kind}"] = partial(per_event, runner, sizes.depth_events)
         yield from _compared("depth", contestants, sizes.rounds)
 
 
@@ -74,16 +72,12 @@ def branches(sizes: Sizes) -> Iterator[Row]:
     """Cost per event against the number of branches, starting them aside."""
     contestants: dict[str, Timed] = {}
     for count in sizes.branches:
-        # One event each to get past the start, and enough others to measure.
-        events = 1 + max(1, sizes.branches_events // count)
-        contestants[f"{count:,} branches"] = partial(
-            _in_new_session, Runner(wide(count, events)), count
-        )
+        each = max(1, sizes.branches_events // count)
+        # One event of each branch before, and one after: the clock starts when all have started,
+        # and stops before the first has ended.
+        runner = Runner(wide(count, each + 2))
+        contestants[f"{count:,} branches"] = partial(per_event, runner, each * count, skip=count)
     yield from _compared("branches", contestants, sizes.rounds)
-
-
-async def _in_new_session(runner: Runner, skip: int) -> float:
-    return await per_event(runner, skip=skip)
 
 
 def _compared(benchmark: str, contestants: Mapping[str, Timed], rounds: int) -> Iterator[Row]:

@@ -166,15 +166,37 @@ def describe(error: BaseException) -> tuple[str, str]:
 
 
 def _short(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001  # a broken __str__ must not hide the error it belongs to
-        text = "<its __str__ failed>"
+    text = _said(error)
+    if isinstance(error, BaseExceptionGroup):
+        # Its own message is trio's: "Exceptions from Trio nursery".
+        leaves = "; ".join(f"{type(leaf).__name__}: {_said(leaf)}" for leaf in _leaves(error))
+        text = f"{text}: {leaves}"
     text = text.encode(errors="replace").decode()
     return text if len(text) <= _SHORT else f"{text[:_SHORT]}…"
 
 
 _SHORT: Final = 500
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  # a broken __str__ must not hide the error it belongs to
+        return "<its __str__ failed>"
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    todo, leaves = [error], list[BaseException]()
+    while todo and len(leaves) < _MANY:
+        found = todo.pop()
+        inside = members(found)
+        todo += reversed(inside)
+        if not inside:
+            leaves.append(found)
+    return leaves
+
+
+_MANY: Final = 8
 
 
 def _notes(error: BaseException) -> list[str]:

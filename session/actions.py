@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn
 
 import attrs
 
-from session.state import FrozenDict, FrozenValueError, UnstorableError, freeze
+from session.state import FrozenDict, FrozenValueError, UnstorableError, freeze, freeze_plain
 
 __all__ = ["KEPT_ACTIONS", "NO_ACTIONS", "BranchOutcome", "EventActions"]
 
@@ -189,7 +189,8 @@ SealedActions.__name__ = SealedActions.__qualname__ = "EventActions"
 def sealed_actions(actions: EventActions) -> EventActions:
     actions.state_delta = frozen_mapping(actions.state_delta, "actions.state_delta")
     actions.artifact_delta = frozen_mapping(actions.artifact_delta, "actions.artifact_delta")
-    actions.other = frozen_mapping(actions.other, "actions.other")
+    if actions.other is not EMPTY:
+        actions.other = frozen_mapping(actions.other, "actions.other")
     if actions.agent_state is not None:
         actions.agent_state = frozen_mapping(actions.agent_state, "actions.agent_state")
     actions.__class__ = SealedActions
@@ -200,8 +201,8 @@ def frozen_mapping(value: Any, path: str) -> FrozenDict:
     kind = type(value)
     if kind is FrozenDict:
         return value  # type: ignore[no-any-return]  # narrowed by identity, which mypy does not follow
-    if not value and kind is dict:
-        return EMPTY
+    if kind is dict:  # asked first: it is the usual one, and `Mapping` takes long to ask for
+        return (freeze_plain(value) or freeze(value, path)) if value else EMPTY
     if not isinstance(value, Mapping):
         raise UnstorableError(path, f"a mapping is needed, not a {kind.__name__}")
     return freeze(value, path)  # type: ignore[no-any-return]  # a mapping freezes to a FrozenDict
@@ -215,6 +216,18 @@ _FLAGS: Final = ("escalate", "skip_summarization", "end_of_agent")
 
 
 def check_actions(actions: Any) -> None:
+    """Refuse what no event may ask for; what most ask for, a state delta alone, in one look."""
+    if (
+        type(actions) is EventActions
+        and actions.transfer_to_agent is None
+        and actions.escalate is False
+        and actions.skip_summarization is False
+        and actions.end_of_agent is False
+        and actions.outcomes == ()
+        and not actions.artifact_delta
+        and not actions.other
+    ):
+        return
     if not isinstance(actions, EventActions):
         raise UnstorableError("actions", f"EventActions are needed, not a {type(actions).__name__}")
     check_optional_text(actions.transfer_to_agent, "actions.transfer_to_agent")

@@ -164,11 +164,17 @@ class FrozenDict(dict[str, Any]):
         return FrozenDict, (dict(self),)
 
 
+class _Unfrozen(dict[str, Any]):
+    """The layout of a `FrozenDict`, and dict's own constructor: freezing it is one assignment."""
+
+    __slots__ = ()
+
+
 def frozen_dict(items: Mapping[str, Any]) -> FrozenDict:
     """Return a `FrozenDict` of ``items``, whose values *are* frozen: nothing is checked again."""
-    frozen: FrozenDict = dict.__new__(FrozenDict)
-    dict.update(frozen, items)
-    return frozen
+    frozen: Any = _Unfrozen(items)
+    frozen.__class__ = FrozenDict
+    return frozen  # type: ignore[no-any-return]  # by the line above
 
 
 def _frozen_list(items: list[Any]) -> FrozenList:
@@ -259,6 +265,9 @@ def _freeze_list(value: list[Any] | tuple[Any, ...], depth: int) -> FrozenList:
 
 def _freeze_mapping(value: Mapping[Any, Any], depth: int) -> FrozenDict:
     _check_depth(depth)
+    plain = freeze_plain(value) if type(value) is dict else None
+    if plain is not None:
+        return plain
     frozen = {}
     for key, item in value.items():
         if type(key) is not str:
@@ -270,6 +279,25 @@ def _freeze_mapping(value: Mapping[Any, Any], depth: int) -> FrozenDict:
         except UnstorableError as error:
             raise error.under(key) from None
     return frozen_dict(frozen)
+
+
+def freeze_plain(value: dict[Any, Any]) -> FrozenDict | None:
+    """Freeze a dict as harmless as most are, in one look; None if it takes a closer one."""
+    for key, item in value.items():
+        kind = type(item)
+        if (
+            type(key) is str
+            and key.isascii()
+            and (
+                (kind is str and item.isascii())
+                or (kind is int and item.bit_length() <= 64)  # noqa: PLR2004  # a machine's word
+                or kind is bool
+                or item is None
+            )
+        ):
+            continue
+        return None
+    return frozen_dict(value)
 
 
 def _depth(value: Any) -> int:

@@ -120,8 +120,10 @@ def _step(allowed: Allowed, depth: int) -> st.SearchStrategy[Step]:
 
 
 def _cleanups(allowed: Allowed, depth: int) -> st.SearchStrategy[Step]:
-    # A clean-up that asks for something is nothing one would write.
-    after = _steps(attrs.evolve(allowed, escalations=False), depth - 1, wants_fail=True)
+    # A clean-up that asks for something is nothing one would write. And an agent that yields, in
+    # a clean-up within a clean-up, again and again although it is cancelled, is ended by force.
+    inside = attrs.evolve(allowed, escalations=False, cleanups=False)
+    after = _steps(inside, depth - 1, wants_fail=True)
     if allowed.kept:
         after = after.map(lambda steps: [Pause(), *steps])
     return st.builds(Cleanup, _steps(allowed, depth - 1, wants_fail=True), after, st.booleans())
@@ -138,21 +140,26 @@ def _emits(draw: st.DrawFn, allowed: Allowed) -> Step:
         delta["x"] = draw(st.integers(0, 2))
     if allowed.reducers and draw(st.integers(0, 3)) == 3:
         delta["sum"] = draw(st.integers(1, 3))
-    kind = draw(st.integers(0, 9))
+    chance = st.integers(0, 7)
     return Emit(
         delta,
-        escalate=allowed.escalations and kind == 9,
-        partial=allowed.partial and kind == 8,
-        output=draw(st.integers(0, 3)) if allowed.outputs and kind == 7 else None,
+        escalate=allowed.escalations and draw(chance) == 7,
+        partial=allowed.partial and draw(chance) == 7,
+        output=draw(st.integers(0, 3)) if allowed.outputs and draw(chance) == 7 else None,
     )
 
 
 @st.composite
 def trees(
-    draw: st.DrawFn, allowed: Allowed = ANYTHING, *, names: Sequence[str] | None = None, depth: int = 2
+    draw: st.DrawFn,
+    allowed: Allowed = ANYTHING,
+    *,
+    names: Sequence[str] = (),
+    depth: int = 2,
+    kinds: Sequence[type[Node]] = (Fan, Chain, Loop, Fan, Fan),
 ) -> Node:
     """Draw a tree. ``names`` are used up first, what is below before what is above."""
-    unused = iter(names or ())
+    unused = iter(names)
     spare = (f"{letter}{number or ''}" for number in range(10) for letter in _ALPHABET)
 
     def next_name() -> str:
@@ -160,9 +167,7 @@ def trees(
 
     def node(below: int) -> Node:
         # The root is rarely a leaf, what is below it more often than not.
-        choice: tuple[type[Node], ...] = (Leaf, Fan, Chain, Loop, Fan, Fan)
-        if below < depth:
-            choice = (*choice[:4], Leaf, Leaf, Leaf)
+        choice = [Leaf, *kinds] if below == depth else [Leaf] * len(kinds) + [*kinds]
         kind = draw(st.sampled_from(choice)) if below else Leaf
         if kind is Leaf:
             return draw(leaves(next_name(), allowed))
@@ -192,21 +197,31 @@ def stores() -> st.SearchStrategy[tuple[float, ...] | None]:
 
 
 @st.composite
-def cases(draw: st.DrawFn, allowed: Allowed = ANYTHING, *, depth: int = 2) -> Case:
+def cases(draw: st.DrawFn, tree: st.SearchStrategy[Node] | None = None) -> Case:
     """Draw a case on free time: everything may meet everything."""
     draw(st.random_module())  # trio shuffles what is ready at the same moment
-    return Case(draw(trees(allowed, depth=depth)), draw(readers()), draw(stores()))
+    return Case(draw(_ANY_TREE if tree is None else tree), draw(readers()), draw(stores()))
 
 
 @st.composite
 def kept_cases(
     draw: st.DrawFn,
-    allowed: Allowed = ANYTHING,
+    tree: st.SearchStrategy[Node] | None = None,
     *,
-    depth: int = 2,
     on_conflict: OnConflict = "last",
 ) -> Case:
-    """Draw a case on kept time, with a prompt reader: the oracle knows all about it."""
+    """Draw a case on kept time, with a prompt reader: the oracle knows all about it.
+
+    ``tree`` must be allowed nothing but what is ``kept``.
+    """
     draw(st.random_module())
-    tree = draw(trees(attrs.evolve(allowed, kept=True), depth=depth))
-    return Case(tree, draw(readers(prompt=True)), kept=True, on_conflict=on_conflict)
+    return Case(
+        draw(_KEPT_TREE if tree is None else tree),
+        draw(readers(prompt=True)),
+        kept=True,
+        on_conflict=on_conflict,
+    )
+
+
+_ANY_TREE = trees()
+_KEPT_TREE = trees(Allowed(kept=True))

@@ -19,7 +19,7 @@ from tests.support.recording import Called, Delivered, Looked, Recorder, Returne
 from tests.support.running import START, LeftError, Report
 from tests.support.scripts import Fan, Node, nodes_of
 
-__all__ = ["LAWS", "Law", "hold", "sees", "writes_by_model"]
+__all__ = ["LAWS", "Law", "hold", "sees"]
 
 Law: TypeAlias = Callable[[Report], None]
 
@@ -199,6 +199,36 @@ def sees(tree: Node, reader: str, writer: str) -> bool:
 
 def a_branch_sees_state_as_it_should(report: Report) -> None:
     """Pending over in flight over shared, for every key, at every look."""
+    for entry, model in _with_state_model(report):
+        if isinstance(entry, Looked) and not model.is_lost(entry.branch):
+            expected = model.visible(entry.path, entry.branch)
+            # Not what the runtime stores by itself: that is the oracle's.
+            seen = {key: value for key, value in entry.state.items() if not key.endswith("_out")}
+            for key in model.contributed_in_flight(entry.branch):
+                # tests/properties/test_state.py has a test for this alone.
+                expected.pop(key), seen.pop(key)
+            assert seen == expected, f"{entry.path} sees {seen}, should see {expected}"
+
+
+def a_write_is_recorded_once_with_the_next_event(report: Report) -> None:
+    for entry, model in _with_state_model(report):
+        if isinstance(entry, Called) and not model.is_lost(entry.branch):
+            event = entry.event
+            if event.seq is not None:
+                written = model.in_flight[id(event)]
+                expected = {key: value for key, value in written.plain.items() if _is_stored(key)}
+                delta = {
+                    key: value
+                    for key, value in event.state_delta.items()
+                    if not key.endswith("_out") and key not in _REDUCE
+                }
+                assert delta == expected, f"{entry.label} records {delta}, should {expected}"
+                reduced = {key for key in event.state_delta if key in _REDUCE}
+                assert reduced == written.contributed.keys(), entry.label
+
+
+def _with_state_model(report: Report) -> Iterator[tuple[Any, _StateModel]]:
+    """Go through the entries, each with the model in which it has happened."""
     model = _StateModel()
     for entry in _while_reading(report):
         match entry:
@@ -208,44 +238,16 @@ def a_branch_sees_state_as_it_should(report: Report) -> None:
                 model.call(entry)
             case Settled(call=call, error=error):
                 if error is not None and call.event.seq is None:
-                    model.withdraw(call, final=not issubclass(error, trio.Cancelled))
-            case Delivered(event=event):
-                model.hand_out(event)
-            case Looked(path=path, branch=branch, state=state):
-                if model.is_between(branch):
-                    continue
-                expected = model.visible(path, branch)
-                # Not what the runtime stores by itself: that is the oracle's.
-                seen = {key: value for key, value in state.items() if not key.endswith("_out")}
-                for key in model.contributed_in_flight(branch):
-                    # tests/properties/test_state.py has a test for this alone.
-                    expected.pop(key), seen.pop(key)
-                assert seen == expected, f"{path} sees {seen}, should see {expected}"
-            case _:
-                pass
-
-
-def writes_by_model(report: Report) -> list[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
-    """Return, for each recorded emit, its label, its plain writes by the model, and its delta."""
-    model = _StateModel()
-    found = []
-    for entry in _while_reading(report):
-        match entry:
-            case Wrote():
-                model.write(entry)
-            case Called(event=event, label=label):
-                model.call(entry)
-                if event.seq is not None:
-                    expected = dict(model.in_flight[id(event)].plain)
-                    found.append((label, expected, event.state_delta))
-            case Settled(call=call, error=error):
-                if error is not None and call.event.seq is None:
-                    model.withdraw(call, final=not issubclass(error, trio.Cancelled))
+                    model.withdraw(call)
             case Delivered(event=event):
                 model.hand_out(event)
             case _:
                 pass
-    return found
+        yield entry, model
+
+
+def _is_stored(key: str) -> bool:
+    return not key.startswith("temp:")
 
 
 @attrs.define(eq=False)
@@ -273,8 +275,10 @@ class _StateModel:
         self.shared: dict[str, Any] = dict(START)
         self.pending: dict[str, _Writes] = {}
         self.in_flight: dict[int, _Writes] = {}
+        self._lost: set[str | None] = set()
 
     def write(self, entry: Wrote) -> None:
+        self._find_out_if_lost(entry.branch)
         pending = self.pending.setdefault(entry.path, _Writes(entry.path, None))
         if entry.contributed:
             pending.contributed.setdefault(entry.key, []).append(entry.value)
@@ -285,6 +289,7 @@ class _StateModel:
             pending.plain[entry.key] = entry.value
 
     def call(self, call: Called) -> None:
+        self._find_out_if_lost(call.branch)
         if call.event.partial:
             return
         taken = self.pending.pop(call.path, None) or _Writes(call.path, call.branch)
@@ -297,11 +302,10 @@ class _StateModel:
                 writes.plain[key] = value
         self.in_flight[id(call.event)] = writes
 
-    def withdraw(self, call: Called, *, final: bool) -> None:
+    def withdraw(self, call: Called) -> None:
         writes = self.in_flight.pop(id(call.event), None)
         if writes is None or writes.taken is None:
             return
-        del final  # refused or cancelled: what was pending is pending again
         later = self.pending.get(call.path, _Writes(call.path, call.branch))
         again = _Writes(call.path, call.branch, {**writes.taken.plain, **later.plain})
         again.contributed = _copied(writes.taken.contributed)
@@ -331,9 +335,17 @@ class _StateModel:
                 {key: value for key, value in pending.plain.items() if key.startswith("temp:")}
             )
 
-    def is_between(self, branch: str | None) -> bool:
-        """Whether another task of the branch emits in vain: when it gave up was not noted."""
+    def is_lost(self, branch: str | None) -> bool:
+        """Whether the model does not know what the branch sees now."""
+        return branch in self._lost or self._is_between(branch)
+
+    def _is_between(self, branch: str | None) -> bool:
+        # Another task of the branch emits in vain, and when it gave up was not noted.
         return any(writes.doomed and writes.branch == branch for writes in self.in_flight.values())
+
+    def _find_out_if_lost(self, branch: str | None) -> None:
+        if self._is_between(branch):
+            self._lost.add(branch)
 
     def contributed_in_flight(self, branch: str | None) -> set[str]:
         return {
@@ -405,4 +417,5 @@ LAWS: Final[tuple[Law, ...]] = (
     an_emit_returns_when_the_reader_has_come_back,
     a_branch_sees_what_it_should,
     a_branch_sees_state_as_it_should,
+    a_write_is_recorded_once_with_the_next_event,
 )

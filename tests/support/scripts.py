@@ -55,16 +55,18 @@ class ScriptedError(Exception):
 
 def as_code(value: object) -> str:
     """Show an attrs object as the call that makes it, on one line if it is short."""
-    arguments = []
-    by_name = False
+    arguments: list[str] = []
+    skipped = False
     for field in attrs.fields(type(value)):  # type: ignore[arg-type]  # every caller is an attrs class
         if not field.repr:
             continue
         item = getattr(value, field.name)
         if field.default is not attrs.NOTHING and item == field.default:
-            by_name = True
+            skipped = True
+        elif field.default is attrs.NOTHING or not skipped:
+            arguments.append(_shown(item))
         else:
-            arguments.append(f"{field.name}={_shown(item)}" if by_name else _shown(item))
+            arguments.append(f"{field.name}={_shown(item)}")
     name = type(value).__name__
     line = f"{name}({', '.join(arguments)})"
     if "\n" not in line and len(line) <= _LINE:
