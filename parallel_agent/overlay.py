@@ -95,7 +95,10 @@ class SharedState:
     def is_late(self, delta: Mapping[str, Any]) -> bool:
         """Whether an explicit delta holds a key that `split` must take out."""
         reducers = self.reducers
-        return any(key.startswith(TEMP_PREFIX) or key in reducers for key in delta)
+        for key in delta:  # noqa: SIM110  # half the time of any()
+            if key in reducers or key.startswith(TEMP_PREFIX):
+                return True
+        return False
 
     def resolve(self, slot: Slot, before: deque[Slot]) -> BaseException | None:
         """Settle the late writes of a slot about to be recorded, after those of ``before``.
