@@ -257,6 +257,8 @@ class Activation:
         try:
             await wait_task_rescheduled(slot)
         except BaseException:
+            if slot.task is not None:
+                slot.release()  # not woken, but thrown out: nobody waits there any more
             if event.origin is self.place:
                 self._note_output(event)  # not withdrawn: it is, or will be, recorded
             raise
@@ -299,7 +301,11 @@ class Activation:
         stream.queue.append(slot)
         if not stream.announced:
             stream.announce()
-        await wait_task_rescheduled(slot)
+        try:
+            await wait_task_rescheduled(slot)
+        finally:
+            if slot.task is not None:
+                slot.release()
 
     def refuse(self) -> None:
         """Raise what says why nothing can be emitted, or started, any more."""
@@ -316,6 +322,11 @@ class Activation:
         raise ActivationEndedError(message)
 
     # Its output.
+
+    @property
+    def has_output(self) -> bool:
+        """Whether an event has given an output of its own, which a text does not replace."""
+        return self._has_output
 
     def _output_after(self, event: Event) -> Any:
         """Return what the output is once ``event`` is recorded."""

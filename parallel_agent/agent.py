@@ -67,21 +67,21 @@ class Agent:
             coroutine function of the context.
     """
 
-    shape: str = "coroutine"
+    run_shape: str = "coroutine"
     """What ``run`` is: ``"generator"`` (async) or ``"coroutine"``."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Find out once, when the class is made, what shape its ``run`` has."""
         super().__init_subclass__(**kwargs)
-        if "shape" in cls.__dict__:
+        if "run_shape" in cls.__dict__:
             return  # it says for itself, object by object
         run = cls.run
         if run is Agent.run:
             return  # a base for others
         if inspect.isasyncgenfunction(run):
-            cls.shape = "generator"
+            cls.run_shape = "generator"
         elif inspect.iscoroutinefunction(run):
-            cls.shape = "coroutine"
+            cls.run_shape = "coroutine"
         else:
             message = (
                 f"{cls.__name__}.run must be `async def run(self, ctx)`, with or without `yield`"
@@ -104,11 +104,11 @@ class Agent:
         *,
         description: str = "",
         output_key: str | None = None,
-        before_agent_callback: AgentCallback | Sequence[AgentCallback] = (),
-        after_agent_callback: AgentCallback | Sequence[AgentCallback] = (),
+        before_agent_callback: AgentCallback | Sequence[AgentCallback] | None = (),
+        after_agent_callback: AgentCallback | Sequence[AgentCallback] | None = (),
     ) -> None:
         """See the class."""
-        if "_index" in vars(self):
+        if "_tree_index" in vars(self):
             message = f"{self!r} is defined already; make a new agent, definitions do not change"
             raise TreeError(message)
         if type(self).run is Agent.run:
@@ -120,8 +120,8 @@ class Agent:
         self._output_key = _as_output_key(name, output_key)
         self._before = _as_callbacks(name, before_agent_callback)
         self._after = _as_callbacks(name, after_agent_callback)
-        indices = [child._index for child in self._sub_agents]  # noqa: SLF001  # agents among themselves
-        self._index: _Index = _Index(self, indices)
+        indices = [child._tree_index for child in self._sub_agents]  # noqa: SLF001  # agents among themselves
+        self._tree_index: _Index = _Index(self, indices)
 
     @property
     def name(self) -> str:
@@ -155,7 +155,7 @@ class Agent:
 
     def find_agent(self, name: str) -> Agent | None:
         """Return the agent of that name in this tree, this one included; None if there is none."""
-        return self._index.find(name)
+        return self._tree_index.find(name)
 
     def run(self, ctx: InvocationContext) -> AsyncGenerator[Any, None] | Coroutine[Any, Any, Any]:
         """Do the agent's work. Implement it as ``async def``, with ``yield`` or without.
@@ -254,7 +254,7 @@ def _as_children(parent: Agent, name: str, sub_agents: Iterable[Agent]) -> tuple
         if child is parent:
             message = f"agent {name!r} is to stand below itself; a tree has no cycles"
             raise TreeError(message)
-        if "_index" not in vars(child):
+        if "_tree_index" not in vars(child):
             message = (
                 f"sub_agents[{position}] of {name!r}, a {type(child).__name__}, is no agent yet: "
                 "its __init__ has not called super().__init__(name, ...), or has not ended"
@@ -271,7 +271,7 @@ def _as_output_key(name: str, key: str | None) -> str | None:
 
 
 def _as_callbacks(
-    name: str, given: AgentCallback | Sequence[AgentCallback]
+    name: str, given: AgentCallback | Sequence[AgentCallback] | None
 ) -> tuple[AgentCallback, ...]:
     is_many = not callable(given) and isinstance(given, Iterable | None)
     callbacks: tuple[AgentCallback, ...] = tuple(given or ()) if is_many else (given,)  # type: ignore[arg-type,assignment]  # checked below

@@ -39,6 +39,7 @@ MAX_REFUSALS: Final = 3
 """How often in a row an agent may yield again after its cancellation was raised at a ``yield``."""
 
 
+@enable_ki_protection  # an interrupt inside `start_soon` would leave a task that never runs
 async def run_child(parent: Activation, agent: Agent, *, number: int | None = None) -> Activation:
     """Run ``agent`` below ``parent``, on the same branch, and return its completed activation.
 
@@ -133,7 +134,7 @@ async def activate(activation: Activation) -> None:
         if source is not None and source.error is failure:
             activation.own = source.own
         else:
-            activation.own = _failed_of_itself(activation, failure)
+            activation.own = await _failed_of_itself(activation, failure)
             note_origin(failure, activation.place.path)
         activation.error = failure
     activation.end(step)
@@ -148,7 +149,7 @@ async def _perform(activation: Activation) -> None:
             await activation.emit(instead)
             activation.store_output()
             return
-    if agent.shape == "generator":
+    if agent.run_shape == "generator":
         await _drive(activation, agent.run(ctx))  # type: ignore[arg-type]  # told apart by _kind
     else:
         await _run_coroutine(activation, ctx)
@@ -176,12 +177,21 @@ async def _call_back(
 async def _run_coroutine(activation: Activation, ctx: InvocationContext) -> None:
     result = await activation.agent.run(ctx)  # type: ignore[misc]  # told apart by _kind
     if result is not None:
-        await activation.emit(as_result(result))
+        await activation.emit(as_result(result, replaces=activation.has_output))
 
 
-def as_result(value: Any) -> Event | Content | str:
-    """Return the event for what an agent returned: an event, a content, text, or its output."""
-    return value if isinstance(value, Event | Content | str) else Event(output=value)
+def as_result(value: Any, *, replaces: bool) -> Event | Content | str:
+    """Return the event for what an agent returned: an event, a content, text, or its output.
+
+    Text is the output as it stands, unless it is empty or ``replaces`` an output given earlier.
+    """
+    if isinstance(value, Event):
+        return value
+    if isinstance(value, Content):
+        return Event(value, output=value.text) if replaces else value
+    if isinstance(value, str):
+        return Event(value, output=value) if replaces or not value else value
+    return Event(output=value)
 
 
 @enable_ki_protection
@@ -273,11 +283,11 @@ async def _judge(
     return Step.FAIL, _escaped(activation, error)
 
 
-def _failed_of_itself(activation: Activation, failure: BaseException) -> bool:
-    """Whether no cancellation by a barrier came before the failure."""
+async def _failed_of_itself(activation: Activation, failure: BaseException) -> bool:
+    """Whether no cancellation, by a barrier or from further out, came before the failure."""
     if activation.reached:
         return False
-    if not activation.scope.cancel_called:
+    if not activation.scope.cancel_called and not await _cancelled_here():
         return True
     todo: list[BaseException | None] = [failure]
     seen: set[int] = set()

@@ -11,14 +11,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import trio
-from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
+from trio.lowlevel import (
+    cancel_shielded_checkpoint,
+    checkpoint_if_cancelled,
+    enable_ki_protection,
+)
 
 from parallel_agent.activation import Activation, cancel_subtree, seal_subtree, stop_starting
 from parallel_agent.agent import Agent
 from parallel_agent.barrier import Barrier, FailFast, Outcome, Verdict
 from parallel_agent.branch import Branch, Place
 from parallel_agent.drive import activate, raise_unless_left_open
-from parallel_agent.errors import RunEndedError, describe, note_other
+from parallel_agent.errors import RunEndedError, describe, note_origin, note_other
 from parallel_agent.lane import Lane
 from parallel_agent.lifecycle import Status
 from session.actions import BranchOutcome, EventActions
@@ -27,6 +31,7 @@ from session.event import Event
 __all__ = ["fan_out"]
 
 
+@enable_ki_protection  # an interrupt inside `start_soon` would leave a task that never runs
 async def fan_out(
     owner: Activation, agents: Sequence[Agent], *, barrier: Barrier | None = None
 ) -> list[Outcome]:
@@ -90,6 +95,7 @@ class _FanOut:
         await self._answer(outcomes)
         return outcomes
 
+    @enable_ki_protection
     async def _run_branch(self, child: Activation) -> None:
         await activate(child)
         self._owner.release(child)
@@ -104,15 +110,14 @@ class _FanOut:
             for other in self._others(child):
                 stop_starting(other)
             await cancel_shielded_checkpoint()
-            self._cancel_others(child, f"branch {child.place.branch} failed")
+            self._cancel_others(child, "failed")
 
     def _end_others(self, escalating: Activation) -> None:
         """End the siblings of a branch whose escalating event is being handed out, at once."""
         if self._decided:
             return
         self._decided = True
-        others = self._cancel_others(escalating, f"branch {escalating.place.branch} escalated")
-        for child in others:
+        for child in self._cancel_others(escalating, "escalated"):
             seal_subtree(child)
 
     def _others(self, child: Activation) -> list[Activation]:
@@ -122,10 +127,12 @@ class _FanOut:
             if other is not child and other.status in (Status.PENDING, Status.RUNNING)
         ]
 
-    def _cancel_others(self, child: Activation, reason: str) -> list[Activation]:
+    def _cancel_others(self, child: Activation, why: str) -> list[Activation]:
         others = self._others(child)
-        for other in others:
-            cancel_subtree(other, reason)
+        if others:  # the name is a step per level above: not for nobody, at every level
+            reason = f"branch {child.place.branch} {why}"
+            for other in others:
+                cancel_subtree(other, reason)
         return others
 
     async def _answer(self, outcomes: list[Outcome]) -> None:
@@ -141,13 +148,19 @@ class _FanOut:
             if interrupt is not None:
                 raise interrupt
             return
-        for outcome, child in zip(outcomes, self._branches, strict=True):
-            if outcome is chosen:
-                owner.source = child
-            elif outcome.error is not None and chosen.error is not None:
-                note_other(chosen.error, outcome.path, outcome.error)
-        if chosen.error is not None:
-            raise chosen.error
+        error = chosen.error
+        if error is None:
+            return
+        source = owner.source = self._branches[outcomes.index(chosen)]
+        if sum(outcome.error is error for outcome in outcomes) > 1:
+            # One object, raised in several branches: it names the one that raised it last.
+            while source.source is not None and source.source.error is error:
+                source = source.source
+            note_origin(error, source.place.path)
+        for outcome in outcomes:
+            if outcome is not chosen and outcome.error is not None:
+                note_other(error, outcome.path, outcome.error)
+        raise error
 
     def _choose(self, outcomes: list[Outcome]) -> Outcome | None:
         for outcome in outcomes:

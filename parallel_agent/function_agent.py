@@ -37,7 +37,7 @@ AgentFunction: TypeAlias = (
 class FunctionAgent(Agent):
     """An agent whose work is a function. Made by `agent`."""
 
-    shape: str = "coroutine"
+    run_shape: str = "coroutine"
 
     def __init__(
         self,
@@ -47,8 +47,8 @@ class FunctionAgent(Agent):
         description: str | None = None,
         output_key: str | None = None,
         abandon_on_cancel: bool = False,
-        before_agent_callback: AgentCallback | Sequence[AgentCallback] = (),
-        after_agent_callback: AgentCallback | Sequence[AgentCallback] = (),
+        before_agent_callback: AgentCallback | Sequence[AgentCallback] | None = (),
+        after_agent_callback: AgentCallback | Sequence[AgentCallback] | None = (),
     ) -> None:
         """See `agent`."""
         kind = _shape(function)
@@ -64,7 +64,7 @@ class FunctionAgent(Agent):
         )
         self._function: Callable[[InvocationContext], Any] = function
         self._abandon_on_cancel = abandon_on_cancel
-        self.shape = "generator" if kind == "generator" else "coroutine"
+        self.run_shape = "generator" if kind == "generator" else "coroutine"
         self._run = self._run_in_thread if kind == "thread" else function
 
     @property
@@ -113,8 +113,8 @@ def agent(
     description: str | None = ...,
     output_key: str | None = ...,
     abandon_on_cancel: bool = ...,
-    before_agent_callback: AgentCallback | Sequence[AgentCallback] = ...,
-    after_agent_callback: AgentCallback | Sequence[AgentCallback] = ...,
+    before_agent_callback: AgentCallback | Sequence[AgentCallback] | None = ...,
+    after_agent_callback: AgentCallback | Sequence[AgentCallback] | None = ...,
 ) -> FunctionAgent: ...
 
 
@@ -125,8 +125,8 @@ def agent(
     description: str | None = ...,
     output_key: str | None = ...,
     abandon_on_cancel: bool = ...,
-    before_agent_callback: AgentCallback | Sequence[AgentCallback] = ...,
-    after_agent_callback: AgentCallback | Sequence[AgentCallback] = ...,
+    before_agent_callback: AgentCallback | Sequence[AgentCallback] | None = ...,
+    after_agent_callback: AgentCallback | Sequence[AgentCallback] | None = ...,
 ) -> _Decorator: ...
 
 

@@ -45,9 +45,9 @@ class _Acknowledged(outcome.Outcome[None]):
         """Resume a generator."""
         return gen.send(None)
 
-    async def asend(self, agen: Any) -> Any:
+    def asend(self, agen: Any) -> Any:
         """Resume an async generator."""
-        return await agen.asend(None)
+        return agen.asend(None)
 
 
 _ACKNOWLEDGED: Final = cast("outcome.Value[None]", _Acknowledged())
@@ -128,17 +128,21 @@ class Slot:
     @enable_ki_protection
     def __call__(self, _raise_cancel: object) -> Abort:
         """Let go of the emitter, which is being cancelled."""
+        self.release()
+        return Abort.SUCCEEDED
+
+    def release(self) -> None:
+        """Let go of the emitter: its event is withdrawn, if that is still possible."""
         self.task = None
         lane = self.lane
         if lane.slot is self:
-            # Whatever still refers to this slot (the channel, the reader's batch) keeps it: the
+            # Whatever still refers to this slot (the queue, the reader's batch) keeps it: the
             # lane must not use it again. Found by a test in which it did.
             lane.slot = None
             if self.state == DRAINED:
                 lane.flight = [self]
         if self.state == QUEUED:
             self._withdraw()
-        return Abort.SUCCEEDED
 
     def acknowledge(self) -> None:
         """Let the emitter go on, if it still waits; the slot is free again."""

@@ -153,7 +153,10 @@ class SharedState:
 
     def _recorded(self, key: str, before: deque[Slot]) -> Any:
         for slot in reversed(before):
-            for settled in (slot.temporary, None if slot.event is None else slot.event.delta):
+            event = slot.event
+            if event is None or event.partial:
+                continue
+            for settled in (slot.temporary, event.delta):
                 if settled is not None and key in settled:
                     return settled[key]
         return self.session.state.get(key, _MISSING)

@@ -362,6 +362,7 @@ class OpenRun:
         return False
 
 
+@enable_ki_protection
 async def _run_tree(root: Activation) -> None:
     """Drive the root. Never raises: the reader learns at the end of the stream."""
     failure: BaseException | None = None

@@ -22,6 +22,7 @@ KeyboardInterrupt: an interrupt between taking an event and waking its emitter w
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol, cast
@@ -95,7 +96,7 @@ class Stream:
         # Unbounded, yet bounded: an emitter waits for its acknowledgement, so there is at most
         # one event per waiting task.
         self.queue: deque[Slot | None] = deque()
-        self._send, self._receive = trio.open_memory_channel[None](1)
+        self._send, self._receive = trio.open_memory_channel[None](math.inf)
         self.announced = False
         self._batch: deque[Slot] = deque()
         self._held: Slot | None = None
@@ -217,8 +218,10 @@ class Stream:
     async def _wait(self) -> None:
         """Wait until something is queued. Cancelled, it loses nothing."""
         while not self.queue:
-            await self._receive.receive()
-            self.announced = False
+            try:
+                await self._receive.receive()
+            finally:
+                self.announced = False  # whatever happened: one announcement too many is harmless
 
     async def _refill(self) -> None:
         """Wait for something to be queued, drain it, and record it."""

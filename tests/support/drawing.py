@@ -34,7 +34,7 @@ from tests.support.scripts import (
     Write,
 )
 
-__all__ = ["ANYTHING", "CALM", "Allowed", "cases", "kept_cases", "leaves", "readers", "stores", "trees"]
+__all__ = ["ANYTHING", "CALM", "WAYS", "Allowed", "cases", "kept_cases", "leaves", "readers", "stores", "trees"]
 
 KEYS = ("x", "y", "temp:t", "app:z", "user:y")
 VALUES = st.one_of(st.integers(0, 2), st.sampled_from(["u", [1], {"k": 1}, None]))
@@ -72,7 +72,7 @@ CALM = Allowed(failures=False, escalations=False, timeouts=False)
 @st.composite
 def leaves(draw: st.DrawFn, name: str, allowed: Allowed) -> Leaf:
     """Draw a leaf."""
-    steps = draw(_steps(allowed, depth=2, wants_fail=True))
+    steps = draw(_steps(allowed, depth=2, fails=6))
     if allowed.kept:
         steps = [Pause(), *steps]
     return Leaf(
@@ -87,11 +87,12 @@ def leaves(draw: st.DrawFn, name: str, allowed: Allowed) -> Leaf:
 
 
 @functools.cache
-def _steps(allowed: Allowed, depth: int, *, wants_fail: bool = False) -> st.SearchStrategy[list[Step]]:
+def _steps(allowed: Allowed, depth: int, *, fails: int = 0) -> st.SearchStrategy[list[Step]]:
+    """Draw some steps, of which one in ``fails`` ends in a failure."""
     several = st.lists(_step(allowed, depth), min_size=1, max_size=4)
-    if not (wants_fail and allowed.failures):
+    if not (fails and allowed.failures):
         return several
-    end = st.sampled_from([()] * 7 + [(Fail(),)])
+    end = st.sampled_from([()] * (fails - 1) + [(Fail(),)])
     return st.tuples(several, end).map(lambda two: [*two[0], *two[1]])
 
 
@@ -112,7 +113,7 @@ def _step(allowed: Allowed, depth: int) -> st.SearchStrategy[Step]:
     if allowed.cleanups:
         ways.append(_cleanups(allowed, depth))
     if allowed.background:
-        background = _steps(allowed, depth - 1, wants_fail=True)
+        background = _steps(allowed, depth - 1, fails=8)
         if allowed.kept:
             background = background.map(lambda steps: [Pause(), *steps])
         ways.append(st.builds(Beside, background, _steps(allowed, depth - 1)))
@@ -123,10 +124,10 @@ def _cleanups(allowed: Allowed, depth: int) -> st.SearchStrategy[Step]:
     # A clean-up that asks for something is nothing one would write. And an agent that yields, in
     # a clean-up within a clean-up, again and again although it is cancelled, is ended by force.
     inside = attrs.evolve(allowed, escalations=False, cleanups=False)
-    after = _steps(inside, depth - 1, wants_fail=True)
+    after = _steps(inside, depth - 1, fails=3)
     if allowed.kept:
         after = after.map(lambda steps: [Pause(), *steps])
-    return st.builds(Cleanup, _steps(allowed, depth - 1, wants_fail=True), after, st.booleans())
+    return st.builds(Cleanup, _steps(allowed, depth - 1, fails=8), after, st.booleans())
 
 
 def _pauses() -> st.SearchStrategy[Step]:
@@ -160,7 +161,8 @@ def trees(
 ) -> Node:
     """Draw a tree. ``names`` are used up first, what is below before what is above."""
     unused = iter(names)
-    spare = (f"{letter}{number or ''}" for number in range(10) for letter in _ALPHABET)
+    numbered = (f"{letter}{number or ''}" for number in range(10) for letter in _ALPHABET)
+    spare = (name for name in numbered if name not in names)
 
     def next_name() -> str:
         return next(unused, None) or next(spare)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias
 
 import attrs
@@ -57,7 +57,8 @@ class Case:
     """A tree, and all that is around it when it runs.
 
     ``store`` is None for the service in memory, or the delays of a slow one. ``kept`` says that
-    the tree is on kept time (see ``tests.support.timing``).
+    the tree is on kept time (see ``tests.support.timing``), ``store_fails_at`` which append of a
+    slow store fails.
     """
 
     tree: Node
@@ -65,6 +66,7 @@ class Case:
     store: tuple[float, ...] | None = None
     kept: bool = False
     on_conflict: OnConflict = "last"
+    store_fails_at: int | None = None
     __repr__ = as_code
     _repr_pretty_ = printed
 
@@ -92,22 +94,26 @@ class Report:
     notebook: Recorder
     left_behind: tuple[str, ...]
     batch_sizes: tuple[int, ...]
+    appends_asked: int
     run: Run
 
 
-def perform(case: Case) -> Report:
-    """Run ``case`` to its end.
+def perform(case: Case, at_each_event: Callable[[Run, Recorder], None] | None = None) -> Report:
+    """Run ``case`` to its end. ``at_each_event`` is called when the reader has got an event.
 
     Raises:
         trio.TrioInternalError: it hangs (see `NothingMovesError`), or has broken the loop.
     """
-    return trio.run(_perform, case, clock=clock_with_horizon())
+    return trio.run(_perform, case, at_each_event, clock=clock_with_horizon())
 
 
-async def _perform(case: Case) -> Report:
+async def _perform(
+    case: Case, at_each_event: Callable[[Run, Recorder], None] | None
+) -> Report:
     watch = Recorder()
     timing = Kept(lanes_of(case.tree)) if case.kept else Free()
-    store = InMemorySessionService(clock=lambda: 0.0) if case.store is None else SlowStore(case.store)
+    slow = None if case.store is None else SlowStore(case.store, fail_at=case.store_fails_at)
+    store = slow or InMemorySessionService(clock=lambda: 0.0)
     session = await store.create(app_name="app", user_id="user", session_id="s", state=START)
     runner = Runner(
         build(case.tree, watch, timing),
@@ -125,7 +131,7 @@ async def _perform(case: Case) -> Report:
     try:
         with outer:
             async with runner.open(session_id=session.id) as run:
-                await _read(case.reader, run, outer, delivered, watch)
+                await _read(case.reader, run, outer, delivered, watch, at_each_event)
     except BaseException as caught:  # noqa: BLE001  # the report tells
         error = caught
     left_behind = tuple(sorted(task.name for task in _tasks() - before))
@@ -143,13 +149,19 @@ async def _perform(case: Case) -> Report:
         error=error,
         notebook=watch,
         left_behind=left_behind,
-        batch_sizes=tuple(store.batch_sizes) if isinstance(store, SlowStore) else (),
+        batch_sizes=() if slow is None else tuple(slow.batch_sizes),
+        appends_asked=0 if slow is None else slow.asked,
         run=run,
     )
 
 
 async def _read(
-    reader: Reader, run: Run, outer: trio.CancelScope, delivered: list[Event], watch: Recorder
+    reader: Reader,
+    run: Run,
+    outer: trio.CancelScope,
+    delivered: list[Event],
+    watch: Recorder,
+    at_each_event: Callable[[Run, Recorder], None] | None,
 ) -> None:
     cancelled = False
     while True:
@@ -172,6 +184,8 @@ async def _read(
             return
         delivered.append(event)
         watch.entries.append(Delivered(event))
+        if at_each_event is not None:
+            at_each_event(run, watch)
         if reader.pauses:
             await trio.sleep(reader.pauses[(len(delivered) - 1) % len(reader.pauses)])
 

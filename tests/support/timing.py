@@ -17,7 +17,7 @@ from trio.testing import MockClock
 
 __all__ = ["HORIZON", "Free", "Kept", "NothingMovesError", "Timing", "clock_with_horizon"]
 
-HORIZON = 100_000.0
+HORIZON = 2_000.0
 """Virtual seconds after which a run counts as hanging."""
 
 _GRAIN = 1024  # moments in a beat; a power of two, so that virtual time stays exact

@@ -1,0 +1,171 @@
+"""A fault at any place where the runtime waits: the run ends, and not as if all were well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.faults.instrumented import Fault, Site, instrumented
+from tests.faults.workloads import REAL_TIME, WORKLOADS, Workload
+
+PA, SESSION, FAULTS = instrumented()
+
+AFTER_THE_END = (
+    "parallel_agent.run:OpenRun.__aexit__ await checkpoint_if_cancelled()",
+    "parallel_agent.runner:Runner.run with self.open(",
+)
+"""What is cancelled after these was over before."""
+
+HORIZON = 60.0
+"""Seconds (virtual ones, nearly always) after which a run that has not ended never will."""
+
+
+@attrs.frozen
+class Ended:
+    """How a workload ended. ``error``: what it raised; ``result``: what it returned."""
+
+    error: BaseException | None = None
+    result: Any = None
+    hung: bool = False
+    tasks_left: int = 0
+
+
+@pytest.fixture(autouse=True)
+def _disarmed() -> Iterator[None]:
+    yield
+    FAULTS.disarm()
+
+
+def perform(workload: Workload, act: Any = None, arm: Any = None) -> Ended:
+    """Run a workload to its end, whatever happens in it."""
+
+    async def main() -> Ended:
+        before = trio.lowlevel.current_statistics().tasks_living
+        error: BaseException | None = None
+        result = None
+        with trio.move_on_after(HORIZON) as horizon, trio.CancelScope() as scope:
+            if arm is not None:
+                arm(scope)
+            try:
+                result = await workload(PA, SESSION)
+            except BaseException as exc:
+                error = exc
+                if isinstance(exc, trio.Cancelled):
+                    raise
+        left = trio.lowlevel.current_statistics().tasks_living - before
+        return Ended(error, result, horizon.cancelled_caught, left)
+
+    clock = None if workload in REAL_TIME else MockClock(autojump_threshold=0)
+    return trio.run(main, clock=clock)
+
+
+def faulted(workload: Workload, site: Site, when: str, nth: int) -> Ended | None:
+    """Perform with a fault; None if the site was not passed that often."""
+
+    def fail() -> None:
+        raise Fault(site.name)
+
+    ended = perform(workload, arm=lambda _scope: FAULTS.arm(site, when, nth, fail))
+    return ended if FAULTS.disarm() else None
+
+
+def leaves_of(error: BaseException | None) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for member in error.exceptions for leaf in leaves_of(member)]
+    return [] if error is None else [error]
+
+
+def shows(ended: Ended) -> bool:
+    """Whether the fault is to be seen: raised, noted, in an outcome, or the run is no success."""
+    found = leaves_of(ended.error)
+    if any(isinstance(error, Fault) for error in found):
+        return True
+    if any("Fault" in note for error in found for note in getattr(error, "__notes__", ())):
+        return True
+    if ended.result is None or ended.result.status != "completed":
+        return True
+    outcomes = [outcome for event in ended.result.events for outcome in event.actions.outcomes]
+    return any(outcome.error_type == "Fault" for outcome in outcomes)
+
+
+def whens(site: Site) -> list[str]:
+    return [when for when in ("before", "after") if getattr(site, when)]
+
+
+CASES = [(site, when) for site in FAULTS.sites for when in whens(site)]
+
+
+def test_every_site_is_passed_by_some_workload() -> None:
+    FAULTS.passed.clear()
+    for workload in WORKLOADS:
+        ended = perform(workload)
+        assert ended.error is None, workload
+        assert ended.tasks_left == 0
+    assert [site.name for site in FAULTS.sites if not FAULTS.passed[site.name]] == []
+
+
+def test_a_site_that_nobody_passes_would_be_found() -> None:
+    FAULTS.passed.clear()
+    assert not FAULTS.passed["parallel_agent.nowhere:await nothing"]
+    perform(WORKLOADS[0])
+    assert [site.name for site in FAULTS.sites if not FAULTS.passed[site.name]] != []
+
+
+@pytest.mark.parametrize(("site", "when"), CASES, ids=[f"{w} {s.name}" for s, w in CASES])
+def test_a_fault_ends_the_run_and_shows(site: Site, when: str) -> None:
+    hit = 0
+    for workload in WORKLOADS:
+        for nth in (1, 2, 5):
+            ended = faulted(workload, site, when, nth)
+            if ended is None:
+                break
+            hit += 1
+            assert not ended.hung, (workload, nth)
+            assert ended.tasks_left == 0, (workload, nth)
+            assert shows(ended), (workload, nth, ended)
+            assert not any(isinstance(e, trio.TrioInternalError) for e in leaves_of(ended.error))
+    assert hit
+
+
+@pytest.mark.parametrize(("site", "when"), CASES, ids=[f"{w} {s.name}" for s, w in CASES])
+def test_a_cancellation_ends_the_run_as_cancelled(site: Site, when: str) -> None:
+    for workload in WORKLOADS:
+        ended = perform(workload, arm=lambda scope: FAULTS.arm(site, when, 1, scope.cancel))
+        if not FAULTS.disarm():
+            continue
+        assert not ended.hung, workload
+        assert ended.tasks_left == 0, workload
+        allowed = isinstance(ended.error, trio.Cancelled | PA.UncancellableAgentError)
+        allowed = allowed or type(ended.error).__name__ == "StoreError"
+        assert allowed or ended.error is None, (workload, ended)
+        over = ended.result is None or ended.result.status != "completed"
+        assert over or (when == "after" and site.name.startswith(AFTER_THE_END)), workload
+
+
+def test_the_harness_finds_a_runtime_that_hides_a_fault() -> None:
+    """Known bad: a copy whose fan-out drops what its branches failed with."""
+
+    async def hides(pa: Any, session: Any) -> Any:
+        try:
+            return await WORKLOADS[0](pa, session)
+        except Fault:
+            return await WORKLOADS[0](pa, session)
+
+    site = next(site for site in FAULTS.sites if "SequentialAgent.run" in site.name)
+    ended = faulted(hides, site, "before", 1)
+    assert ended is not None
+    assert not shows(ended)
+
+
+def test_the_harness_finds_a_runtime_that_hangs() -> None:
+    async def hangs(pa: Any, session: Any) -> Any:
+        with trio.CancelScope(shield=True), trio.move_on_after(2 * HORIZON):
+            await trio.sleep_forever()
+        await trio.lowlevel.checkpoint()
+
+    assert perform(hangs).hung

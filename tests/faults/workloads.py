@@ -1,0 +1,235 @@
+"""Runs that pass, between them, through every place where the runtime waits.
+
+They are written against an instrumented copy of the packages, so everything comes in as ``pa``.
+"""
+
+# The copies of the packages are `Any` to a type checker, and so is what their decorators make.
+# mypy: disable-error-code="untyped-decorator"
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import attrs
+import trio
+
+__all__ = ["REAL_TIME", "WORKLOADS", "Workload"]
+
+Workload = Callable[[Any, Any], Awaitable[Any]]
+"""Called with the copies of ``parallel_agent`` and ``session``; returns the run's result."""
+
+
+class StoreError(Exception):
+    """What a failing store raises."""
+
+
+def _slow_store(pa: Any, *, fails_at: int | None = None) -> Any:
+    class SlowStore(pa.InMemorySessionService):  # type: ignore[misc]  # a class of the copy
+        batches = True
+        appends = 0
+
+        async def append(self, key: Any, events: Any, *, expected_seq: int) -> None:
+            self.appends += 1
+            await trio.sleep(1)
+            if self.appends == fails_at:
+                raise StoreError(self.appends)
+            await super().append(key, events, expected_seq=expected_seq)
+
+    return SlowStore()
+
+
+def _leaf(pa: Any, name: str, *, events: int = 2, **options: Any) -> Any:
+    async def leaf(ctx: Any) -> Any:
+        for number in range(events):
+            ctx.state[name] = number
+            yield f"{name} {number}"
+            await trio.sleep(0.5)
+
+    return pa.agent(leaf, name=name, **options)
+
+
+def _tree(pa: Any) -> Any:
+    @pa.agent
+    async def returns(ctx: Any) -> str:
+        ctx.state["late"] = True
+        return "done"
+
+    @pa.agent
+    async def emits(ctx: Any) -> None:
+        await ctx.emit("itself")
+        ctx.state["at the end"] = 1
+
+    async def instead(ctx: Any) -> str:
+        return "instead"
+
+    class Composite(pa.Agent):  # type: ignore[misc]  # a class of the copy
+        async def run(self, ctx: Any) -> Any:
+            ctx.state["before the child"] = 1
+            yield await ctx.run_agent(self.sub_agents[0])
+
+    @pa.agent
+    async def done(ctx: Any) -> Any:
+        yield pa.Event("enough", actions=pa.EventActions(escalate=True))
+
+    return pa.SequentialAgent(
+        "pipeline",
+        [
+            pa.ParallelAgent(
+                "fan",
+                [_leaf(pa, "a", output_key="out"), returns, emits],
+                after_agent_callback=lambda _: "after",
+            ),
+            _leaf(pa, "skipped", before_agent_callback=instead),
+            pa.LoopAgent(
+                "loop", [_leaf(pa, "b"), pa.ParallelAgent("inner", [done, _leaf(pa, "c")])]
+            ),
+            Composite("composite", [_leaf(pa, "d", events=1)]),
+        ],
+    )
+
+
+async def reads_to_the_end(pa: Any, session: Any) -> Any:
+    """Everything a tree can be made of, twice in one session."""
+    runner = pa.Runner(_tree(pa))
+    first = await runner.run("hello", session_id="s")
+    again = await runner.run("again", session_id="s", state_delta={"temp:x": 1})
+    return attrs.evolve(again, events=first.events + again.events)
+
+
+async def reads_from_a_slow_store(pa: Any, session: Any) -> Any:
+    """Batches; and an inner timeout while its event is being recorded, so that it must settle."""
+
+    @pa.agent
+    async def impatient(ctx: Any) -> Any:
+        with trio.move_on_after(0.5):
+            yield "slowly"
+
+    tree = pa.SequentialAgent(
+        "s", [impatient, pa.ParallelAgent("p", [_leaf(pa, "a"), _leaf(pa, "b")])]
+    )
+    return await pa.Runner(tree, session_service=_slow_store(pa)).run("hello")
+
+
+async def leaves_early(pa: Any, session: Any) -> Any:
+    """The reader leaves while branches clean up under shields."""
+
+    @pa.agent
+    async def careful(ctx: Any) -> Any:
+        try:
+            while True:
+                yield "on"
+                await trio.sleep(0.2)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+                yield "cleaned up"
+
+    tree = pa.ParallelAgent("p", [careful, pa.SequentialAgent("s", [_leaf(pa, "a", events=9)])])
+    async with pa.Runner(tree).open("hello") as run:
+        async for event in run:
+            if event.text == "a 1":
+                break
+    return run.result
+
+
+async def cannot_be_cancelled(pa: Any, session: Any) -> Any:
+    """An agent that does not give up is closed."""
+
+    @pa.agent
+    async def stubborn(ctx: Any) -> Any:
+        for _ in range(20):
+            with suppress(trio.Cancelled):
+                yield "on"
+
+    async with pa.Runner(stubborn).open("hello") as run:
+        await anext(run)
+        run.cancel("enough")
+        try:
+            async for _ in run:
+                pass
+        except pa.UncancellableAgentError:
+            pass
+    return run.result
+
+
+async def cleans_up_with_a_child(pa: Any, session: Any) -> Any:
+    """A branch that a sibling has ended starts a child while it cleans up."""
+
+    class Careful(pa.Agent):  # type: ignore[misc]  # a class of the copy
+        async def run(self, ctx: Any) -> Any:
+            try:
+                yield "careful"
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await ctx.run_agent(self.sub_agents[0])
+
+    @pa.agent
+    async def decides(ctx: Any) -> Any:
+        await trio.sleep(1)
+        yield pa.Event("enough", actions=pa.EventActions(escalate=True))
+
+    tree = pa.ParallelAgent("p", [Careful("careful", [_leaf(pa, "a")]), decides])
+    async with pa.Runner(tree).open("hello") as run:
+        async for event in run:
+            if event.author == "p":
+                run.cancel("seen")
+    return run.result
+
+
+async def fails(pa: Any, session: Any) -> Any:
+    """A branch fails; the others are cancelled, at every depth."""
+
+    @pa.agent
+    async def broken(ctx: Any) -> Any:
+        yield "about to"
+        await trio.sleep(0.7)
+        raise StoreError("agent")
+
+    nested = pa.SequentialAgent("nested", [pa.ParallelAgent("deep", [_leaf(pa, "a", events=9)])])
+    async with pa.Runner(pa.ParallelAgent("p", [nested, broken])).open("hello") as run:
+        try:
+            async for _ in run:
+                pass
+        except StoreError:
+            pass
+    return run.result
+
+
+async def store_fails(pa: Any, session: Any) -> Any:
+    """The store fails in the middle."""
+    tree = pa.ParallelAgent("p", [_leaf(pa, "a", events=9), _leaf(pa, "b", events=9)])
+    runner = pa.Runner(tree, session_service=_slow_store(pa, fails_at=3))
+    async with runner.open("hello") as run:
+        try:
+            async for _ in run:
+                pass
+        except StoreError:
+            pass
+    return run.result
+
+
+async def runs_in_a_thread(pa: Any, session: Any) -> Any:
+    """A plain function. Nothing here sleeps: a clock that jumps would not wait for the thread."""
+
+    @pa.agent
+    def in_a_thread(ctx: Any) -> str:
+        return "from a thread"
+
+    return await pa.Runner(in_a_thread).run("hello")
+
+
+REAL_TIME = (runs_in_a_thread,)
+
+WORKLOADS: tuple[Workload, ...] = (
+    reads_to_the_end,
+    reads_from_a_slow_store,
+    leaves_early,
+    cannot_be_cancelled,
+    cleans_up_with_a_child,
+    fails,
+    store_fails,
+    runs_in_a_thread,
+)
