@@ -257,8 +257,7 @@ class Activation:
         try:
             await wait_task_rescheduled(slot)
         except BaseException:
-            if slot.task is not None:
-                slot.release()  # not woken, but thrown out: nobody waits there any more
+            slot.abandon()
             if event.origin is self.place:
                 self._note_output(event)  # not withdrawn: it is, or will be, recorded
             raise
@@ -304,8 +303,7 @@ class Activation:
         try:
             await wait_task_rescheduled(slot)
         finally:
-            if slot.task is not None:
-                slot.release()
+            slot.abandon()
 
     def refuse(self) -> None:
         """Raise what says why nothing can be emitted, or started, any more."""

@@ -167,7 +167,7 @@ def describe(error: BaseException) -> tuple[str, str]:
 
 def _short(error: BaseException) -> str:
     text = _said(error)
-    if isinstance(error, BaseExceptionGroup):
+    if members(error):
         # Its own message is trio's: "Exceptions from Trio nursery".
         leaves = "; ".join(f"{type(leaf).__name__}: {_said(leaf)}" for leaf in _leaves(error))
         text = f"{text}: {leaves}"

@@ -144,6 +144,11 @@ class Slot:
         if self.state == QUEUED:
             self._withdraw()
 
+    def abandon(self) -> None:
+        """See to it that nobody is woken here: the emitter no longer waits, however it left."""
+        if self.task is not None:
+            self.release()
+
     def acknowledge(self) -> None:
         """Let the emitter go on, if it still waits; the slot is free again."""
         task = self.task

@@ -151,7 +151,7 @@ class Workshop:
             return agent(returns, name=name)
         return agent(partial(self._work, leaf, name), name=name)
 
-    async def _work(self, leaf: Leaf, name: str, ctx: InvocationContext) -> Yields:  # noqa: C901  # one story
+    async def _work(self, leaf: Leaf, name: str, ctx: InvocationContext) -> Yields:
         with self._counted(name):
             try:
                 async with trio.open_nursery() as nursery:
@@ -407,17 +407,20 @@ def test_the_rich_tree_delivers_so_many_events() -> None:
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_out_at_every_event(way: Way, at: int) -> None:
     left = run_and_leave(RICH, way, at, InMemorySessionService())
-    reached = 0 < at <= RICH_EVENTS or at == 0
+    status = left.run.result.status
+    reached = at <= RICH_EVENTS
     if way == "body error":
         assert isinstance(left.error, BodyError) == reached
     else:
         assert left.error is None
     if way == "outer cancel":
         assert left.cancelled == reached
-    status = left.run.result.status
-    if way == "end" or not reached:
+    if way == "deadline":
+        # The clock jumps while the tree waits for its thread: a deadline may come early.
+        assert status == ("cancelled" if left.cancelled else "completed")
+    elif way == "end" or not reached:
         assert status == "completed"
-    elif way not in ("deadline", "run.cancel"):
+    else:
         assert status == "cancelled"
 
 

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from parallel_agent import Status
 from tests.support import laws
-from tests.support.drawing import CALM, WAYS, Allowed, cases, readers, stores, trees
+from tests.support.drawing import CALM, WAYS, Allowed, cases, fewer, readers, stores, trees
 from tests.support.laws import Law
 from tests.support.running import Case, Reader, Report, Way, perform
 from tests.support.scripts import Cleanup, Emit, Fan, Leaf, Node, Pause
 from tests.support.stores import StoreFailedError
 
 
-def _fewer(divisor: int) -> settings:
-    """Return settings for a property that runs many cases per example."""
-    return settings(max_examples=max(settings().max_examples // divisor, 5))
-
-
-@_fewer(10)
+@fewer(10)
 @given(trees(), readers(), stores(), st.random_module())
 def test_the_log_is_right_after_every_way_and_at_every_index_of_leaving(
-    tree: Node, reader: Reader, store: tuple[float, ...] | None, _seed: object
+    tree: Node, reader: Reader, store: tuple[float, ...] | None, seed: object
 ) -> None:
     to_the_end = perform(Case(tree, attrs.evolve(reader, way="end"), store))
     for way in WAYS:
@@ -36,32 +31,38 @@ def test_the_log_is_right_after_every_way_and_at_every_index_of_leaving(
             laws.in_memory_only_shielded_cleanup_is_recorded_undelivered(report)
 
 
+@fewer(2)
 @given(cases())
 def test_the_fold_of_the_log_is_the_live_state(case: Case) -> None:
     laws.the_fold_of_the_log_is_the_state(perform(case))
 
 
+@fewer(2)
 @given(cases())
 def test_sequence_numbers_start_at_one_and_have_no_gaps(case: Case) -> None:
     laws.the_log_is_contiguous(perform(case))
 
 
+@fewer(2)
 @given(cases())
 def test_what_the_reader_got_is_a_prefix_of_the_log(case: Case) -> None:
     laws.what_the_reader_got_is_a_prefix_of_the_log(perform(case))
 
 
+@fewer(2)
 @given(cases(trees(Allowed(cleanups=False, background=False))))
 def test_in_memory_the_log_is_what_was_delivered(case: Case) -> None:
     report = perform(attrs.evolve(case, store=None))
     assert [event for event in report.delivered if not event.partial] == list(report.events)
 
 
+@fewer(2)
 @given(cases(trees(Allowed(background=True))))
 def test_each_branch_is_recorded_in_the_order_of_its_calls(case: Case) -> None:
     laws.a_branch_is_recorded_in_call_order(perform(case))
 
 
+@fewer(2)
 @given(cases(trees(CALM)))
 def test_every_event_of_a_run_read_to_its_end_is_recorded_and_delivered_once(case: Case) -> None:
     report = perform(attrs.evolve(case, reader=attrs.evolve(case.reader, way="end")))
@@ -70,11 +71,13 @@ def test_every_event_of_a_run_read_to_its_end_is_recorded_and_delivered_once(cas
     assert [event for event in report.delivered if not event.partial] == list(report.events)
 
 
+@fewer(2)
 @given(cases(trees(Allowed(escalations=False))))
 def test_an_outcome_event_follows_everything_of_its_branches(case: Case) -> None:
     laws.an_outcome_follows_everything_of_its_branches(perform(case))
 
 
+@fewer(2)
 @given(cases(trees(Allowed(failures=False), kinds=[Fan])))
 def test_nothing_of_a_sibling_follows_an_escalation(case: Case) -> None:
     laws.nothing_of_a_sibling_follows_the_deciding_event(perform(case))
@@ -83,13 +86,15 @@ def test_nothing_of_a_sibling_follows_an_escalation(case: Case) -> None:
 # Batches.
 
 
+@fewer(2)
 @given(st.integers(1, 8), st.integers(1, 4), st.random_module())
-def test_branches_that_wait_together_share_a_commit(width: int, count: int, _seed: object) -> None:
+def test_branches_that_wait_together_share_a_commit(width: int, count: int, seed: object) -> None:
     tree = Fan("p", [Leaf(f"a{index}", [Emit()] * count) for index in range(width)])
     report = perform(Case(tree, store=(1,)))
     assert report.batch_sizes == (width,) * count + (1,)
 
 
+@fewer(2)
 @given(cases(trees(CALM)))
 def test_batches_add_up_to_the_log(case: Case) -> None:
     report = perform(attrs.evolve(case, store=case.store or (0.5,)))
@@ -113,7 +118,7 @@ def test_an_event_cancelled_while_it_waits_for_its_turn_is_not_recorded() -> Non
         [
             Leaf("a", [Emit()]),
             Leaf("b", [Pause(1), Emit()]),
-            Leaf("c", [Pause(2), Cleanup([Pause(1)], [])] + [Emit()]),
+            Leaf("c", [Pause(2), Cleanup([Pause(1)], []), Emit()]),
         ],
     )
     report = perform(Case(tree, Reader((5,), way="break", at=1)))
@@ -123,6 +128,7 @@ def test_an_event_cancelled_while_it_waits_for_its_turn_is_not_recorded() -> Non
 # A store that fails.
 
 
+@fewer(2)
 @given(cases(), st.integers(1, 6))
 def test_a_failing_store_ends_the_run_with_its_error_once_and_a_whole_log(
     case: Case, fails_at: int
@@ -151,6 +157,7 @@ def test_a_failing_store_ends_the_run_with_its_error_once_and_a_whole_log(
         law(report)
 
 
+@fewer(2)
 @given(cases(), st.integers(1, 6), st.sampled_from(WAYS))
 def test_a_store_that_fails_while_the_reader_leaves_leaves_a_whole_log(
     case: Case, fails_at: int, way: Way

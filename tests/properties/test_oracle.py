@@ -14,6 +14,7 @@ import pytest
 import trio
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from hypothesis.errors import FlakyFailure
 from trio.lowlevel import reschedule
 
 from parallel_agent import drive, fan_out, run
@@ -71,7 +72,7 @@ def test_every_law_holds_whatever_the_tree_schedule_reader_and_store(case: Case)
     st.random_module(),
 )
 def test_where_nothing_fails_each_activation_records_the_same_on_every_schedule(
-    tree: Node, reader: Reader, store: tuple[float, ...] | None, _seed: object
+    tree: Node, reader: Reader, store: tuple[float, ...] | None, seed: object
 ) -> None:
     expected = expect(Case(tree, kept=True))
     report = perform(Case(tree, attrs.evolve(reader, way="end"), store))
@@ -110,7 +111,9 @@ def test_the_oracle_knows_that_a_failure_cancels_the_siblings_and_is_raised_as_i
 
 
 def test_the_oracle_knows_that_an_escalation_ends_siblings_and_the_inner_loop_only() -> None:
-    inner = Fan("p", [Leaf("a", [Pause(), Emit(escalate=True), Emit()]), Leaf("b", [Pause(5), Emit()])])
+    inner = Fan(
+        "p", [Leaf("a", [Pause(), Emit(escalate=True), Emit()]), Leaf("b", [Pause(5), Emit()])]
+    )
     tree = Loop("outer", [Loop("inner", [inner], iterations=9)], iterations=2)
     expected = expect(Case(tree, kept=True))
     assert [line.text for line in expected.log] == ["a.1", "a.2", "", "a.1", "a.2", ""]
@@ -122,7 +125,9 @@ def test_the_oracle_knows_what_an_inner_timeout_and_a_shielded_cleanup_leave() -
         "a",
         [
             Pause(),
-            Within(1, [Cleanup([Write("x", 5), Pause(9), Emit()], [Pause(), Emit()], shielded=True)]),
+            Within(
+                1, [Cleanup([Write("x", 5), Pause(9), Emit()], [Pause(), Emit()], shielded=True)]
+            ),
             Emit(),
         ],
     )
@@ -380,6 +385,16 @@ KNOWN_TO_THE_ORACLE: list[tuple[Plant, st.SearchStrategy[Node]]] = [
     (_pending_writes_not_flushed, trees(Allowed(kept=True))),
     (_lost_acknowledgement, trees(Allowed(kept=True))),
 ]
+_ENDED_IN_CLEANUP = st.builds(
+    lambda first, second, cleanup: Fan(
+        "p",
+        [
+            Leaf("a", [Pause(first), Emit(escalate=True), Pause(cleanup), Emit()]),
+            Leaf("b", [Cleanup([Pause(second), Emit()], [Pause(cleanup), Emit()], shielded=True)]),
+        ],
+    ),
+    *[st.integers(0, 3)] * 3,
+)
 _WRITING = attrs.evolve(CALM, timeouts=True, background=False, cleanups=False)
 
 KNOWN_TO_THE_LAWS: list[tuple[Plant, st.SearchStrategy[Node]]] = [
@@ -389,7 +404,7 @@ KNOWN_TO_THE_LAWS: list[tuple[Plant, st.SearchStrategy[Node]]] = [
     (_delta_recorded_twice, trees(_WRITING)),
     (_withdrawn_writes_lost, trees(_WRITING)),
     (_withdrawn_slot_used_again, trees(_WRITING)),
-    (_siblings_not_sealed, trees(attrs.evolve(_ESCALATING, kept=False), kinds=[Fan])),
+    (_siblings_not_sealed, _ENDED_IN_CLEANUP),
     (_siblings_visible, trees()),
     (_state_changes_before_hand_out, trees()),
     (_newest_first, trees()),
@@ -401,16 +416,16 @@ KNOWN_TO_THE_LAWS: list[tuple[Plant, st.SearchStrategy[Node]]] = [
 def _must_fail(check: Callable[[Case], None], drawn: st.SearchStrategy[Case]) -> None:
     """Run a property on a fixed set of examples, and assert that it does not hold."""
     fixed = settings(
-        max_examples=400,
+        max_examples=1_000,
         derandomize=True,
         database=None,
         phases=[Phase.generate],
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
-    with pytest.raises(BaseException) as caught:  # noqa: PT011  # an assertion, or a run that hangs
+    # An assertion; or the run hangs; or it leaves so much behind that examples disturb each other.
+    with pytest.raises((AssertionError, trio.TrioInternalError, FlakyFailure)):
         fixed(given(drawn)(check))()
-    assert isinstance(caught.value, AssertionError) or "internal error" in str(caught.value)
 
 
 def _named(known: list[tuple[Plant, st.SearchStrategy[Node]]]) -> list[Any]:

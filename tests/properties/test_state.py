@@ -27,7 +27,7 @@ from parallel_agent import (
     agent,
 )
 from tests.support import laws
-from tests.support.drawing import ANYTHING, CALM, Allowed, cases, kept_cases, trees
+from tests.support.drawing import ANYTHING, CALM, Allowed, cases, fewer, kept_cases, trees
 from tests.support.oracle import expect, observed
 from tests.support.recording import Looked, Wrote
 from tests.support.running import START, Case, Reader, Report, perform
@@ -42,6 +42,7 @@ from tests.support.scripts import (
     Look,
     Node,
     Pause,
+    Step,
     Within,
     Write,
     steps_of,
@@ -85,37 +86,53 @@ def _run(
 # Who sees what: three layers, by brute force.
 
 
+@fewer(2)
 @given(cases(trees(WRITING)))
 def test_every_look_shows_shared_then_in_flight_then_pending_writes(case: Case) -> None:
     laws.a_branch_sees_state_as_it_should(perform(case))
 
 
+@fewer(2)
 @given(kept_cases(trees(attrs.evolve(WRITING, kept=True))))
 def test_every_look_shows_the_state_that_the_oracle_says(case: Case) -> None:
     assert observed(perform(case)).looks == expect(case).looks
 
 
+@fewer(2)
 @given(kept_cases())
 def test_the_final_state_is_what_the_oracle_says(case: Case) -> None:
     assert observed(perform(case)).state == expect(case).state
 
 
+@fewer(2)
 @given(st.sampled_from(["k", "temp:k", "user:k", "app:k"]), st.integers(0, 2))
 def test_a_branch_reads_its_own_write_at_once_and_after_every_event(key: str, pause: int) -> None:
-    steps = [Write(key, 1), Look(), Emit(), Look(), Pause(pause), Write(key, 2), Look(), Emit(), Look()]
+    steps: list[Step] = [
+        Write(key, 1),
+        Look(),
+        Emit(),
+        Look(),
+        Pause(pause),
+        Write(key, 2),
+        Look(),
+        Emit(),
+        Look(),
+    ]
     report = perform(Case(Leaf("a", steps), Reader((pause,))))
     assert [look[key] for look in _seen(report, "a")] == [1, 1, 2, 2]
 
 
 def test_a_sibling_sees_a_write_when_its_event_is_handed_out_and_not_before() -> None:
     """The store takes from 0 to 4; `a`'s event is handed out at 4."""
-    watching = [Look(), Pause(3), Look(), Pause(2), Look()]
+    watching: list[Step] = [Look(), Pause(3), Look(), Pause(2), Look()]
     report = perform(Case(Fan("p", [Leaf("a", [Emit({"x": 7})]), Leaf("b", watching)]), store=(4,)))
     assert _seen(report, "p/b") == [{}, {}, {"x": 7}]
 
 
 def test_a_pending_write_is_seen_by_nobody_else() -> None:
-    tree = Fan("p", [Leaf("a", [Write("x", 7), Pause(3)]), Leaf("b", [Pause(1), Look(), Pause(4), Look()])])
+    tree = Fan(
+        "p", [Leaf("a", [Write("x", 7), Pause(3)]), Leaf("b", [Pause(1), Look(), Pause(4), Look()])]
+    )
     assert _seen(perform(Case(tree)), "p/b") == [{}, {"x": 7}]
 
 
@@ -146,7 +163,7 @@ def test_a_write_in_flight_hides_what_others_have_recorded_until_it_is_handed_ou
 
 def test_a_contribution_in_flight_does_not_show_a_siblings() -> None:
     """Both contributions are in one batch, which takes until 4: nothing is handed out before."""
-    steps = [Contribute("sum", 1), Emit()]
+    steps: list[Step] = [Contribute("sum", 1), Emit()]
     tree = Fan("p", [Leaf("a", steps), Leaf("b", [Beside([Pause(1), Look()], steps)])])
     report = perform(Case(tree, store=(4,)))
     assert report.batch_sizes[0] == 2
@@ -156,11 +173,13 @@ def test_a_contribution_in_flight_does_not_show_a_siblings() -> None:
 # What is recorded: each write once, with the next event.
 
 
+@fewer(2)
 @given(cases(trees(WRITING)))
 def test_each_write_is_recorded_once_with_the_next_event(case: Case) -> None:
     laws.a_write_is_recorded_once_with_the_next_event(perform(case))
 
 
+@fewer(2)
 @given(cases(trees(attrs.evolve(CALM, timeouts=True))))
 def test_every_contribution_counts_exactly_once_whatever_inner_timeouts_do(case: Case) -> None:
     """A timeout may take back an event, and then the writes it took along, but never lose one."""
@@ -173,13 +192,20 @@ def test_every_contribution_counts_exactly_once_whatever_inner_timeouts_do(case:
     assert len(report.result.state.get("all", [])) == len([e for e in told if e.key == "all"])
 
 
+@fewer(2)
 @given(st.integers(1, 4), st.floats(0, 3), st.sampled_from([None, (1,), (0.5, 2)]))
 def test_a_timeout_while_the_event_waits_neither_loses_nor_doubles_its_delta(
     timeout: int, pause: float, store: tuple[float, ...] | None
 ) -> None:
     """It expires while the event is queued, drained or handed out, as it happens."""
     busy = Leaf("busy", [Emit()] * 4)
-    steps = [Contribute("sum", 1), Write("x", 5), Within(timeout, [Emit()]), Look(), Emit()]
+    steps: list[Step] = [
+        Contribute("sum", 1),
+        Write("x", 5),
+        Within(timeout, [Emit()]),
+        Look(),
+        Emit(),
+    ]
     report = perform(Case(Fan("p", [busy, Leaf("a", steps)]), Reader((pause,)), store))
     assert report.result.state["sum"] == 1
     assert [delta for _, delta in _deltas(report) if delta] == [{"x": 5, "sum": 1}]
@@ -201,14 +227,18 @@ def test_a_withdrawn_write_is_pending_again_and_goes_with_the_next_event() -> No
 
 def test_a_withdrawn_write_does_not_hide_a_later_one() -> None:
     emits = Beside([Pause(1), Write("x", 6)], [Within(2, [Emit()])])
-    tree = Fan("p", [Leaf("a", [Emit()]), Leaf("b", [Pause(1), Write("x", 5), emits, Look(), Emit()])])
+    tree = Fan(
+        "p", [Leaf("a", [Emit()]), Leaf("b", [Pause(1), Write("x", 5), emits, Look(), Emit()])]
+    )
     report = perform(Case(tree, Reader((9,))))
     assert _seen(report, "p/b") == [{"x": 6}]
     assert dict(report.events[1].state_delta) == {"x": 6}
 
 
 def test_what_an_event_itself_says_goes_with_it_when_it_is_withdrawn() -> None:
-    tree = Fan("p", [Leaf("a", [Emit()]), Leaf("b", [Pause(1), Within(1, [Emit({"x": 5})]), Look()])])
+    tree = Fan(
+        "p", [Leaf("a", [Emit()]), Leaf("b", [Pause(1), Within(1, [Emit({"x": 5})]), Look()])]
+    )
     report = perform(Case(tree, Reader((9,))))
     assert _seen(report, "p/b") == [{}]
     assert report.result.state["x"] == START["x"]
@@ -226,7 +256,7 @@ def test_pending_writes_are_recorded_before_a_child_starts() -> None:
         return f"x is {ctx.state['x']} in {len(ctx.history())} events"
 
     class Parent(Agent):
-        async def run(self, ctx: InvocationContext) -> None:  # type: ignore[override]  # a coroutine
+        async def run(self, ctx: InvocationContext) -> None:
             ctx.state["x"] = 1
             await ctx.run_agent(child)
 
@@ -235,6 +265,7 @@ def test_pending_writes_are_recorded_before_a_child_starts() -> None:
     assert result.text == "x is 1 in 1 events"
 
 
+@fewer(2)
 @given(cases(trees(attrs.evolve(WRITING, partial=True))))
 def test_a_partial_event_records_nothing_and_takes_no_writes_along(case: Case) -> None:
     report = perform(case)
@@ -260,7 +291,12 @@ def test_a_partial_event_with_a_contribution_counts_for_nothing() -> None:
 # Writing what is there already.
 
 
-@given(st.lists(st.sampled_from([0, 1, True, 1.0, 0.0, -0.0, "1", None, [1], [True], {"k": 1}]), max_size=6))
+@fewer(2)
+@given(
+    st.lists(
+        st.sampled_from([0, 1, True, 1.0, 0.0, -0.0, "1", None, [1], [True], {"k": 1}]), max_size=6
+    )
+)
 def test_only_a_value_that_differs_as_json_is_a_write(values: list[Any]) -> None:
     tree = Leaf("a", [step for value in values for step in (Write("k", value), Emit())])
     report = perform(Case(tree))
@@ -284,10 +320,13 @@ def test_writing_back_what_is_pending_is_no_second_write() -> None:
 def test_record_order_decides_not_the_order_of_assignment(first: str, second: str) -> None:
     """Both assign at 0, `a` first; the one that emits later wins."""
     emits_at = {first: 1, second: 2}
-    tree = Fan("p", [Leaf(name, [Write("x", name), Pause(emits_at[name]), Emit()]) for name in "ab"])
+    tree = Fan(
+        "p", [Leaf(name, [Write("x", name), Pause(emits_at[name]), Emit()]) for name in "ab"]
+    )
     assert perform(Case(tree)).result.state["x"] == second
 
 
+@fewer(2)
 @given(cases(trees(WRITING)))
 def test_the_state_in_the_end_is_what_was_recorded_last(case: Case) -> None:
     report = perform(case)
@@ -297,9 +336,11 @@ def test_the_state_in_the_end_is_what_was_recorded_last(case: Case) -> None:
     assert dict(report.result.state) == last
 
 
+@fewer(2)
 @given(
     kept_cases(
-        trees(Allowed(kept=True, reducers=False, temporary=False, failures=False)), on_conflict="error"
+        trees(Allowed(kept=True, reducers=False, temporary=False, failures=False)),
+        on_conflict="error",
     )
 )
 def test_a_conflict_is_found_where_the_oracle_finds_it_and_nowhere_else(case: Case) -> None:
@@ -374,9 +415,12 @@ def test_a_conflict_with_a_branch_that_has_ended_unseen_is_a_conflict_as_well() 
     assert isinstance(perform(Case(tree, on_conflict="error")).error, StateConflictError)
 
 
+@fewer(2)
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=5), st.random_module())
-def test_contributions_are_no_conflicts(values: list[int], _seed: object) -> None:
-    leaves = [Leaf(f"a{index}", [Contribute("sum", value), Emit()]) for index, value in enumerate(values)]
+def test_contributions_are_no_conflicts(values: list[int], seed: object) -> None:
+    leaves = [
+        Leaf(f"a{index}", [Contribute("sum", value), Emit()]) for index, value in enumerate(values)
+    ]
     report = perform(Case(Fan("p", leaves), on_conflict="error"))
     assert report.error is None
     assert report.result.state["sum"] == sum(values)
@@ -385,10 +429,13 @@ def test_contributions_are_no_conflicts(values: list[int], _seed: object) -> Non
 # Reducers.
 
 
+@fewer(2)
 @given(cases(trees(attrs.evolve(CALM, state=False))))
 def test_a_reducer_loses_nothing_whoever_runs_beside(case: Case) -> None:
     report = perform(attrs.evolve(case, reader=attrs.evolve(case.reader, way="end")))
-    told = [step for path in _activations(case.tree) for step in path if isinstance(step, Contribute)]
+    told = [
+        step for path in _activations(case.tree) for step in path if isinstance(step, Contribute)
+    ]
     said = [step for path in _activations(case.tree) for step in path if isinstance(step, Emit)]
     total = sum(step.value for step in told if step.key == "sum")
     total += sum(step.delta.get("sum", 0) for step in said if not step.partial)
@@ -470,7 +517,9 @@ def test_a_reducer_that_fails_fails_the_contributing_branch_and_records_nothing(
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
@@ -503,6 +552,7 @@ def _containers(value: Any) -> list[Any]:
     return []
 
 
+@fewer(2)
 @given(_JSON, st.sampled_from(["pending", "recorded"]), st.data())
 def test_no_value_read_from_state_can_be_changed_in_place(
     value: Any, when: str, data: st.DataObject
@@ -543,6 +593,7 @@ def test_what_a_write_was_made_of_is_not_what_is_kept() -> None:
 # Scopes.
 
 
+@fewer(2)
 @given(cases(trees(WRITING)))
 def test_temporary_keys_are_in_no_log_and_no_store(case: Case) -> None:
     laws.temporary_keys_are_never_stored(perform(case))

@@ -10,12 +10,22 @@ from hypothesis import strategies as st
 
 from parallel_agent import Event, InMemorySessionService, InvocationContext, Runner, agent
 from tests.support import laws
-from tests.support.drawing import CALM, Allowed, cases, kept_cases, leaves, readers, stores, trees
+from tests.support.drawing import (
+    CALM,
+    Allowed,
+    cases,
+    fewer,
+    kept_cases,
+    leaves,
+    readers,
+    stores,
+    trees,
+)
 from tests.support.laws import sees
 from tests.support.oracle import expect, observed
 from tests.support.recording import Looked
 from tests.support.running import Case, Reader, perform
-from tests.support.scripts import Chain, Emit, Fan, Leaf, Look, Loop, Node, Pause
+from tests.support.scripts import Chain, Emit, Fan, Leaf, Look, Loop, Node, Pause, Step
 from tests.support.timing import clock_with_horizon
 
 CONFUSING = ["a", "a_1", "a_10", "a_1_0", "a1", "a10", "A", "_a", "aa", "a_", "b", "ä", "a_11", "l"]
@@ -23,22 +33,29 @@ CONFUSING = ["a", "a_1", "a_10", "a_1_0", "a1", "a10", "A", "_a", "aa", "a_", "b
 
 LOOKING = Allowed(state=False, reducers=False, timeouts=False, outputs=False)
 
-confusing_trees = st.permutations(CONFUSING).flatmap(lambda names: trees(LOOKING, names=names, depth=3))
+confusing_trees = st.permutations(CONFUSING).flatmap(
+    lambda names: trees(LOOKING, names=names, depth=3)
+)
 
 
+@fewer(2)
 @given(cases(confusing_trees))
 def test_a_branch_sees_all_that_was_handed_out_but_for_running_siblings(case: Case) -> None:
     laws.a_branch_sees_what_it_should(perform(case))
 
 
+@fewer(2)
 @given(kept_cases(trees(attrs.evolve(LOOKING, kept=True), depth=3)))
 def test_every_look_shows_what_the_oracle_says(case: Case) -> None:
     assert observed(perform(case)).looks == expect(case).looks
 
 
-@given(st.lists(st.sampled_from(CONFUSING), min_size=2, max_size=6, unique=True), st.random_module())
-def test_siblings_with_confusing_names_never_see_each_other(names: list[str], _seed: object) -> None:
-    steps = [Emit(), Look(), Emit(), Pause(1), Look(), Emit(), Look()]
+@fewer(2)
+@given(
+    st.lists(st.sampled_from(CONFUSING), min_size=2, max_size=6, unique=True), st.random_module()
+)
+def test_siblings_with_confusing_names_never_see_each_other(names: list[str], seed: object) -> None:
+    steps: list[Step] = [Emit(), Look(), Emit(), Pause(1), Look(), Emit(), Look()]
     report = perform(Case(Fan("fan", [Leaf(name, steps) for name in names])))
     by_seq = {event.seq: event for event in report.events}
     looks = [entry for entry in report.notebook.entries if isinstance(entry, Looked)]
@@ -47,13 +64,14 @@ def test_siblings_with_confusing_names_never_see_each_other(names: list[str], _s
         assert {by_seq[seq].path for seq in look.seqs} == {look.path}
 
 
+@fewer(2)
 @given(
     st.permutations(CONFUSING).flatmap(lambda names: trees(LOOKING, names=names)),
     readers(),
     st.random_module(),
 )
 def test_after_a_join_the_branches_are_seen_in_log_order(
-    tree: Node, reader: Reader, _seed: object
+    tree: Node, reader: Reader, seed: object
 ) -> None:
     calm = Chain("before_and_after", [tree, Leaf("last", [Look()])])
     report = perform(Case(calm, attrs.evolve(reader, way="end")))
@@ -126,9 +144,10 @@ def _recorded(events: tuple[Event, ...], path: str) -> list[tuple[str, str | Non
     return [(event.text, event.branch, event.output) for event in events if event.path == path]
 
 
+@fewer(2)
 @given(fans(attrs.evolve(CALM, background=False)), readers(), stores(), st.random_module())
 def test_a_branch_records_what_it_would_record_alone(
-    fan: Fan, reader: Reader, store: tuple[float, ...] | None, _seed: object
+    fan: Fan, reader: Reader, store: tuple[float, ...] | None, seed: object
 ) -> None:
     together = perform(Case(fan, attrs.evolve(reader, way="end"), store))
     for child in fan.children:
@@ -137,11 +156,10 @@ def test_a_branch_records_what_it_would_record_alone(
         assert _recorded(together.events, path) == _recorded(alone.events, path)
 
 
-@given(
-    fans(Allowed(cleanups=False, background=False)), readers(), stores(), st.random_module()
-)
+@fewer(2)
+@given(fans(Allowed(cleanups=False, background=False)), readers(), stores(), st.random_module())
 def test_a_cancelled_branch_records_the_beginning_of_what_it_would_record_alone(
-    fan: Fan, reader: Reader, store: tuple[float, ...] | None, _seed: object
+    fan: Fan, reader: Reader, store: tuple[float, ...] | None, seed: object
 ) -> None:
     together = perform(Case(fan, reader, store))
     for child in fan.children:

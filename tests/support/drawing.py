@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import attrs
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from parallel_agent.overlay import OnConflict
@@ -34,7 +35,19 @@ from tests.support.scripts import (
     Write,
 )
 
-__all__ = ["ANYTHING", "CALM", "WAYS", "Allowed", "cases", "kept_cases", "leaves", "readers", "stores", "trees"]
+__all__ = [
+    "ANYTHING",
+    "CALM",
+    "WAYS",
+    "Allowed",
+    "cases",
+    "fewer",
+    "kept_cases",
+    "leaves",
+    "readers",
+    "stores",
+    "trees",
+]
 
 KEYS = ("x", "y", "temp:t", "app:z", "user:y")
 VALUES = st.one_of(st.integers(0, 2), st.sampled_from(["u", [1], {"k": 1}, None]))
@@ -83,6 +96,11 @@ def leaves(draw: st.DrawFn, name: str, allowed: Allowed) -> Leaf:
     )
 
 
+def fewer(divisor: int) -> settings:
+    """Return settings for a property whose examples cost much, or that overlaps with others."""
+    return settings(max_examples=max(settings().max_examples // divisor, 5))
+
+
 # Cached: to make a strategy takes longer than to draw from it.
 
 
@@ -98,9 +116,16 @@ def _steps(allowed: Allowed, depth: int, *, fails: int = 0) -> st.SearchStrategy
 
 @functools.cache
 def _step(allowed: Allowed, depth: int) -> st.SearchStrategy[Step]:
-    ways: list[st.SearchStrategy[Step]] = [_emits(allowed), _pauses(), _emits(allowed), st.just(Look())]
+    ways: list[st.SearchStrategy[Step]] = [
+        _emits(allowed),
+        _pauses(),
+        _emits(allowed),
+        st.just(Look()),
+    ]
     if allowed.state:
-        keys = KEYS if allowed.temporary else tuple(key for key in KEYS if not key.startswith("temp:"))
+        keys = (
+            KEYS if allowed.temporary else tuple(key for key in KEYS if not key.startswith("temp:"))
+        )
         ways.append(st.builds(Write, st.sampled_from(keys), VALUES))
     if allowed.reducers:
         ways.append(st.builds(Contribute, st.just("sum"), st.integers(1, 3)))

@@ -99,7 +99,9 @@ def a_branch_is_recorded_in_call_order(report: Report) -> None:
     for call in report.notebook.calls:
         seq = call.event.seq
         if seq is not None:
-            assert seq > last.get(call.branch, 0), f"{call.label} is recorded before an earlier emit"
+            assert seq > last.get(call.branch, 0), (
+                f"{call.label} is recorded before an earlier emit"
+            )
             last[call.branch] = seq
 
 
@@ -182,7 +184,9 @@ def a_branch_sees_what_it_should(report: Report) -> None:
                 if not event.partial:
                     handed_out.append(event)
             case Looked(path=path, seqs=seqs):
-                model = [event.seq for event in handed_out if sees(report.case.tree, path, event.path)]
+                model = [
+                    event.seq for event in handed_out if sees(report.case.tree, path, event.path)
+                ]
                 assert list(seqs) == model, f"{path} sees {seqs}, should see {model}"
             case _:
                 pass
@@ -295,7 +299,9 @@ class _StateModel:
         if call.event.partial:
             return
         taken = self.pending.pop(call.path, None) or _Writes(call.path, call.branch)
-        writes = _Writes(call.path, call.branch, dict(taken.plain), _copied(taken.contributed), taken)
+        writes = _Writes(
+            call.path, call.branch, dict(taken.plain), _copied(taken.contributed), taken
+        )
         writes.doomed = call.event.seq is None
         for key, value in call.delta.items():
             if key in _REDUCE:

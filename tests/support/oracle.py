@@ -14,8 +14,8 @@ about cancellation (scopes, deadlines, shields, nurseries) is done here in a few
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Mapping
-from typing import Any, TypeAlias, assert_never
+from collections.abc import Callable, Generator, Iterable, Mapping
+from typing import Any, Final, TypeAlias, assert_never
 
 import attrs
 
@@ -97,11 +97,15 @@ def agrees(report: Report) -> None:
     seen = observed(report)
     for field in attrs.fields(Expected):
         mine, theirs = getattr(expected, field.name), getattr(seen, field.name)
-        assert theirs == mine, f"{field.name}: expected\n{_listed(mine)}\nbut saw\n{_listed(theirs)}"
+        assert theirs == mine, (
+            f"{field.name}: expected\n{_listed(mine)}\nbut saw\n{_listed(theirs)}"
+        )
 
 
 def _listed(value: object) -> str:
-    return "\n".join(f"  {item!r}" for item in value) if isinstance(value, tuple) else f"  {value!r}"
+    return (
+        "\n".join(f"  {item!r}" for item in value) if isinstance(value, tuple) else f"  {value!r}"
+    )
 
 
 def observed(report: Report) -> Expected:
@@ -167,15 +171,15 @@ def expect(case: Case) -> Expected:
 # Tasks and scopes.
 
 
-class _CancelledHere(Exception):
+class _CancelledError(Exception):
     """Stands for trio.Cancelled."""
 
 
-class _SealedHere(Exception):
+class _SealedError(Exception):
     """Stands for BranchCancelledError."""
 
 
-class _FailedHere(Exception):
+class _FailedError(Exception):
     """A failure, with the labels of the steps that failed."""
 
     def __init__(self, labels: tuple[str, ...], message: str) -> None:
@@ -185,7 +189,9 @@ class _FailedHere(Exception):
 
 
 class _Scope:
-    def __init__(self, parent: _Scope | None, *, at: float = math.inf, shield: bool = False) -> None:
+    def __init__(
+        self, parent: _Scope | None, *, at: float = math.inf, shield: bool = False
+    ) -> None:
         self.parent = parent
         self.at = at
         self.shield = shield
@@ -252,7 +258,7 @@ class _Activation:
     parent: _Activation | None
     scope: _Scope
     status: str = "running"
-    failure: _FailedHere | None = None
+    failure: _FailedError | None = None
     own_failure: bool = False
     reached: bool = False
     output: Any = None
@@ -336,26 +342,26 @@ class _Oracle:
         try:
             joins = isinstance(task.waits_for, list)  # a nursery's exit waits, cancelled or not
             if task.begun and not joins and self._is_cancelled(task.scope):
-                task.waits_for = task.body.throw(_CancelledHere())
+                task.waits_for = task.body.throw(_CancelledError())
             else:
                 task.begun = True
                 task.waits_for = next(task.body)
-            return
         except StopIteration:
-            pass
-        except (_CancelledHere, _SealedHere, _FailedHere) as error:
+            task.body = None
+        except (_CancelledError, _SealedError, _FailedError) as error:
             task.error = error
-        task.body = None
-        self._tasks.remove(task)
-        if task.on_end is not None:
-            task.on_end(task)
+            task.body = None
+        if task.body is None:
+            self._tasks.remove(task)
+            if task.on_end is not None:
+                task.on_end(task)
 
     def _is_cancelled(self, scope: _Scope) -> bool:
         return scope.cancelled_from() <= self._now
 
     def _checkpoint(self, scope: _Scope) -> None:
         if self._is_cancelled(scope):
-            raise _CancelledHere
+            raise _CancelledError
 
     # The reader.
 
@@ -376,39 +382,42 @@ class _Oracle:
         try:
             if not started:
                 self._checkpoint(me.scope)
-            match me.node:
-                case Leaf(steps=steps):
-                    yield from self._steps(task, me, steps)
-                case Chain(children=children):
-                    for child in children:
-                        yield from self._run_child(task, me, child, "")
-                case Loop(children=children, iterations=iterations):
-                    for iteration in range(iterations):
-                        for child in children:
-                            yield from self._run_child(task, me, child, f"@{iteration + 1}")
-                            if me.escalated:
-                                break
-                        if me.escalated:
-                            break
-                case Fan(children=children):
-                    yield from self._fan_out(task, me, children)
-                case _:
-                    assert_never(me.node)
+            yield from self._run(task, me)
             if me.pending or me.contributed:
                 self._emit(task, me, "", {})
             self._checkpoint(task.scope)
-        except (_CancelledHere, _SealedHere, _FailedHere) as caught:
+        except (_CancelledError, _SealedError, _FailedError) as caught:
             error = caught
         match error:
             case None:
                 me.status = "completed"
-            case _FailedHere():
+            case _FailedError():
                 me.status, me.failure = "failed", error
                 if isinstance(me.node, Leaf):
                     me.own_failure = not me.reached
             case _:
                 me.status = "cancelled"
         self._statuses[me.status] += 1
+
+    def _run(self, task: _Task, me: _Activation) -> _Body:
+        match me.node:
+            case Leaf(steps=steps):
+                yield from self._steps(task, me, steps)
+            case Chain(children=children):
+                for child in children:
+                    yield from self._run_child(task, me, child, "")
+            case Loop(children=children, iterations=iterations):
+                for iteration in range(iterations):
+                    for child in children:
+                        yield from self._run_child(task, me, child, f"@{iteration + 1}")
+                        if me.escalated:
+                            break
+                    if me.escalated:
+                        break
+            case Fan(children=children):
+                yield from self._fan_out(task, me, children)
+            case _:
+                assert_never(me.node)
 
     def _run_child(self, task: _Task, me: _Activation, node: Node, number: str) -> _Body:
         child = _Activation(
@@ -422,7 +431,7 @@ class _Oracle:
             me.own_failure = child.own_failure
             raise child.failure
         if child.status == "cancelled":
-            raise _SealedHere if me.branch.sealed else _CancelledHere
+            raise _SealedError if me.branch.sealed else _CancelledError
         me.output = child.output
 
     def _fan_out(self, task: _Task, me: _Activation, nodes: Iterable[Node]) -> _Body:
@@ -453,7 +462,7 @@ class _Oracle:
         interrupt: Exception | None = None
         try:
             self._emit(task, me, "", {}, outcomes=tuple(map(_outcome, fan.children)))
-        except (_CancelledHere, _SealedHere) as error:
+        except (_CancelledError, _SealedError) as error:
             interrupt = error
         failed = [
             child
@@ -484,7 +493,9 @@ class _Oracle:
 
     # What a leaf does.
 
-    def _steps(self, task: _Task, me: _Activation, steps: Iterable[Step]) -> _Body:
+    def _steps(  # noqa: C901, PLR0912  # one case per kind of step
+        self, task: _Task, me: _Activation, steps: Iterable[Step]
+    ) -> _Body:
         for step in steps:
             match step:
                 case Emit():
@@ -505,11 +516,11 @@ class _Oracle:
                 case Pause(beats=beats, lane=lane):
                     try:
                         yield self._timing.next(lane, self._now, beats)
-                    except _CancelledHere:
+                    except _CancelledError:
                         self._note_reach(task, me)
                         raise
                 case Fail(label=label):
-                    raise _FailedHere((label,), label)
+                    raise _FailedError((label,), label)
                 case Look():
                     self._looks.append(Seen(me.path, tuple(me.branch.view), self._visible(me)))
                 case Within(beats=beats, steps=inner, lane=lane):
@@ -521,8 +532,8 @@ class _Oracle:
                     finally:
                         scope = _Scope(task.scope, shield=shielded)
                         yield from self._within(task, me, scope, after)
-                case Beside(background=background, steps=inner, label=label):
-                    yield from self._beside(task, me, background, inner, label)
+                case Beside(background=background, steps=inner):
+                    yield from self._beside(task, me, background, inner)
                 case _:
                     assert_never(step)
 
@@ -530,7 +541,7 @@ class _Oracle:
         task.scope = scope
         try:
             yield from self._steps(task, me, steps)
-        except _CancelledHere:
+        except _CancelledError:
             assert scope.parent is not None
             # A scope catches what is its own, unless one around it is cancelled as well.
             if scope.at > self._now or (self._is_cancelled(scope.parent) and not scope.shield):
@@ -545,7 +556,6 @@ class _Oracle:
         me: _Activation,
         background: Iterable[Step],
         steps: Iterable[Step],
-        label: str,
     ) -> _Body:
         nursery = _Scope(task.scope)
         beside = _Task(nursery)
@@ -556,7 +566,7 @@ class _Oracle:
         task.scope = nursery
         try:
             yield from self._steps(task, me, steps)
-        except (_CancelledHere, _SealedHere, _FailedHere) as error:
+        except (_CancelledError, _SealedError, _FailedError) as error:
             errors.append(error)
             nursery.cancel(self._now)
         yield [beside]
@@ -564,14 +574,14 @@ class _Oracle:
         task.scope = nursery.parent
         if beside.error is not None:
             errors.append(beside.error)
-        failures = [error for error in errors if isinstance(error, _FailedHere)]
+        failures = [error for error in errors if isinstance(error, _FailedError)]
         if failures:
             labels = tuple(sorted(label for error in failures for label in error.labels))
-            raise _FailedHere(labels, _GROUP)
-        if any(isinstance(error, _SealedHere) for error in errors):
-            raise _SealedHere
+            raise _FailedError(labels, _GROUP)
+        if any(isinstance(error, _SealedError) for error in errors):
+            raise _SealedError
         if errors and self._is_cancelled(nursery.parent):
-            raise _CancelledHere
+            raise _CancelledError
 
     # Events and state.
 
@@ -588,10 +598,10 @@ class _Oracle:
         outcomes: tuple[tuple[str, str, str | None], ...] = (),
     ) -> None:
         if me.branch.sealed:
-            raise _SealedHere
+            raise _SealedError
         if self._is_cancelled(task.scope):
             self._note_reach(task, me)
-            raise _CancelledHere
+            raise _CancelledError
         if not partial:
             self._write_output(me, text, output)
             writes = self._settle(me, delta)
@@ -607,7 +617,7 @@ class _Oracle:
         # The reader has cancelled the run while it held the event: recorded, not acknowledged.
         if self._is_cancelled(task.scope):
             self._note_reach(task, me)
-            raise _CancelledHere
+            raise _CancelledError
 
     def _settle(self, me: _Activation, delta: Mapping[str, Any]) -> dict[str, Any]:
         writes = dict(me.pending)
@@ -630,7 +640,7 @@ class _Oracle:
         if writer is not me and seq not in me.branch.view:
             first, second = (one.branch.name or "(root)" for one in (writer, me))
             message = str(StateConflictError(key, first, second))
-            raise _FailedHere((f"{key} {first} {second}",), message)
+            raise _FailedError((f"{key} {first} {second}",), message)
 
     def _record(
         self,
@@ -705,7 +715,7 @@ def _reduced(key: str, current: Any, contributions: Iterable[Any]) -> Any:
     return current
 
 
-_REDUCE = {
+_REDUCE: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
     "sum": lambda current, more: more if current is None else current + more,
     "all": lambda current, more: [*(current or []), more],
 }

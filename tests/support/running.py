@@ -107,9 +107,7 @@ def perform(case: Case, at_each_event: Callable[[Run, Recorder], None] | None = 
     return trio.run(_perform, case, at_each_event, clock=clock_with_horizon())
 
 
-async def _perform(
-    case: Case, at_each_event: Callable[[Run, Recorder], None] | None
-) -> Report:
+async def _perform(case: Case, at_each_event: Callable[[Run, Recorder], None] | None) -> Report:
     watch = Recorder()
     timing = Kept(lanes_of(case.tree)) if case.kept else Free()
     slow = None if case.store is None else SlowStore(case.store, fail_at=case.store_fails_at)
@@ -155,7 +153,7 @@ async def _perform(
     )
 
 
-async def _read(
+async def _read(  # noqa: PLR0917  # called once
     reader: Reader,
     run: Run,
     outer: trio.CancelScope,

@@ -103,6 +103,14 @@ _LINE: Final = 72
 # Steps.
 
 
+def _as_steps(steps: Iterable[Step]) -> tuple[Step, ...]:
+    return tuple(steps)
+
+
+def _as_nodes(nodes: Iterable[Node]) -> tuple[Node, ...]:
+    return tuple(nodes)
+
+
 @attrs.frozen(repr=False)
 class Emit:
     """Emit an event with a text of its own. ``delta`` is written via the event's actions."""
@@ -169,7 +177,7 @@ class Within:
     """Do ``steps`` under a timeout that expires silently."""
 
     beats: int
-    steps: tuple[Step, ...] = attrs.field(converter=tuple)
+    steps: tuple[Step, ...] = attrs.field(converter=_as_steps)
     lane: str = attrs.field(default="", repr=False, eq=False)
     __repr__ = as_code
     _repr_pretty_ = printed
@@ -179,8 +187,8 @@ class Within:
 class Cleanup:
     """Do ``steps``, then ``after`` whatever happened; ``shielded`` or not."""
 
-    steps: tuple[Step, ...] = attrs.field(converter=tuple)
-    after: tuple[Step, ...] = attrs.field(converter=tuple)
+    steps: tuple[Step, ...] = attrs.field(converter=_as_steps)
+    after: tuple[Step, ...] = attrs.field(converter=_as_steps)
     shielded: bool = False
     __repr__ = as_code
     _repr_pretty_ = printed
@@ -190,8 +198,8 @@ class Cleanup:
 class Beside:
     """Do ``steps`` while a task in a nursery of the agent's own does ``background``."""
 
-    background: tuple[Step, ...] = attrs.field(converter=tuple)
-    steps: tuple[Step, ...] = attrs.field(converter=tuple)
+    background: tuple[Step, ...] = attrs.field(converter=_as_steps)
+    steps: tuple[Step, ...] = attrs.field(converter=_as_steps)
     label: str = attrs.field(default="", repr=False, eq=False)
     __repr__ = as_code
     _repr_pretty_ = printed
@@ -224,16 +232,15 @@ class Leaf:
     """An agent that does ``steps``. Its steps are numbered when it is made: ``a.1``, ``a.2``..."""
 
     name: str
-    steps: tuple[Step, ...] = attrs.field(
-        converter=attrs.Converter(
-            lambda steps, leaf: _numbered(leaf.name, steps),  # type: ignore[misc]  # mypy: a lambda
-            takes_self=True,
-        )
-    )
+    steps: tuple[Step, ...] = attrs.field(converter=_as_steps)
     shape: Shape = "generator"
     output_key: str | None = None
     __repr__ = as_code
     _repr_pretty_ = printed
+
+    def __attrs_post_init__(self) -> None:
+        """Number the steps."""
+        object.__setattr__(self, "steps", _Numbering(self.name).number(self.steps, self.name))
 
 
 @attrs.frozen(repr=False)
@@ -241,7 +248,7 @@ class Chain:
     """A SequentialAgent."""
 
     name: str
-    children: tuple[Node, ...] = attrs.field(converter=tuple)
+    children: tuple[Node, ...] = attrs.field(converter=_as_nodes)
     __repr__ = as_code
     _repr_pretty_ = printed
 
@@ -251,7 +258,7 @@ class Fan:
     """A ParallelAgent."""
 
     name: str
-    children: tuple[Node, ...] = attrs.field(converter=tuple)
+    children: tuple[Node, ...] = attrs.field(converter=_as_nodes)
     __repr__ = as_code
     _repr_pretty_ = printed
 
@@ -261,7 +268,7 @@ class Loop:
     """A LoopAgent."""
 
     name: str
-    children: tuple[Node, ...] = attrs.field(converter=tuple)
+    children: tuple[Node, ...] = attrs.field(converter=_as_nodes)
     iterations: int = 2
     __repr__ = as_code
     _repr_pretty_ = printed
@@ -292,10 +299,6 @@ def lanes_of(tree: Node) -> list[str]:
             if isinstance(step, Pause | Within):
                 lanes[step.lane] = None
     return list(lanes)
-
-
-def _numbered(name: str, steps: Iterable[Step]) -> tuple[Step, ...]:
-    return _Numbering(name).number(steps, name)
 
 
 class _Numbering:
@@ -393,7 +396,9 @@ class _Source:
                     "partial": partial or None,
                     "output": output,
                 }
-                said = "".join(f", {key}={value!r}" for key, value in options.items() if value is not None)
+                said = "".join(
+                    f", {key}={value!r}" for key, value in options.items() if value is not None
+                )
                 self.line(f"with watch.emitting(ctx, {label!r}{said}) as event:")
                 with self:
                     self.line("yield event" if self._way == "yield" else "await ctx.emit(event)")

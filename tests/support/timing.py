@@ -38,11 +38,11 @@ class Timing(Protocol):
 class Free:
     """A beat is a second, for everyone."""
 
-    async def pause(self, lane: str, beats: int) -> None:
+    async def pause(self, lane: str, beats: int) -> None:  # noqa: ARG002  # of the protocol
         """Sleep for ``beats`` seconds."""
         await trio.sleep(beats)
 
-    def within(self, lane: str, beats: int) -> trio.CancelScope:
+    def within(self, lane: str, beats: int) -> trio.CancelScope:  # noqa: ARG002  # as above
         """Return a scope that expires in ``beats`` seconds."""
         return trio.move_on_after(beats)
 

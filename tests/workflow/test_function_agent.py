@@ -9,7 +9,7 @@ import functools
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -395,7 +395,7 @@ def test_a_built_in_can_be_an_agent() -> None:
 
 
 def test_a_built_in_that_does_not_tell_what_it_takes_finds_out_when_it_is_called() -> None:
-    ended = run_tree(agent(max))
+    ended = run_tree(agent(cast("Any", max)))
     assert isinstance(ended.error, TypeError)
     assert ended.notes == ["raised by agent max"]
 
