@@ -15,6 +15,7 @@ from parallel_agent import (
     BranchCancelledError,
     Event,
     EventActions,
+    InMemorySessionService,
     InvocationContext,
     ParallelAgent,
     Runner,
@@ -23,6 +24,7 @@ from parallel_agent import (
     UnstorableError,
     agent,
 )
+from session import fold
 from tests.kernel.scripted import (
     BatchingService,
     Diary,
@@ -432,6 +434,91 @@ async def test_what_was_appended_is_applied_when_the_reader_leaves() -> None:
     recorded = await check_run(runner, run)
     assert sorted(texts(recorded)) == ["a", "b", "c"]
     assert sorted(run.result.state) == ["a", "b", "c"]
+
+
+class _Frame(Agent):
+    """Runs its child and shows what its own branch, on which nobody writes, sees of the state."""
+
+    def __init__(self, child: Agent) -> None:
+        super().__init__("frame", [child])
+        self.seen: list[InvocationContext] = []
+
+    async def run(self, ctx: InvocationContext) -> None:
+        self.seen.append(ctx)
+        await ctx.run_agent(self.sub_agents[0])
+
+
+@given(
+    random=st.random_module(),
+    scripts=st.lists(st.lists(_PAUSES, max_size=4), min_size=1, max_size=4),
+    reader=st.lists(_PAUSES, max_size=10),
+    append=st.sampled_from([None, 0.0, 1.0]),
+    batches=st.booleans(),
+)
+def test_shared_state_is_at_any_time_what_the_handed_out_events_make_of_it(
+    random: object,
+    scripts: list[list[float]],
+    reader: list[float],
+    append: float | None,
+    batches: bool,  # noqa: FBT001  # drawn, passed by keyword
+) -> None:
+    """And a branch goes on when its event is recorded and the reader came back, not before."""
+    finished: set[int | None] = set()
+    bad: list[str] = []
+
+    def branch(index: int, pauses: list[float]) -> Agent:
+        @agent(name=f"b{index}")
+        async def run(ctx: InvocationContext) -> Yields:
+            for step, pause in enumerate(pauses):
+                await trio.sleep(pause)
+                ctx.state["last"] = index
+                ctx.state[f"b{index}"] = step
+                if (ctx.state["last"], ctx.state[f"b{index}"]) != (index, step):
+                    bad.append(f"b{index} does not see its own write before emitting it")
+                event = Event(str(step))
+                yield event
+                if event.seq not in finished:
+                    bad.append(f"b{index} went on before the reader came back for {event}")
+                if ctx.state[f"b{index}"] != step:
+                    bad.append(f"b{index} does not see its own write after emitting it")
+
+        return run
+
+    service: InMemorySessionService
+    if append is None:
+        service = InMemorySessionService()
+    else:
+        service = BatchingService(append) if batches else SlowService(append)
+    frame = _Frame(
+        ParallelAgent("all", [branch(index, pauses) for index, pauses in enumerate(scripts)])
+    )
+
+    async def main() -> None:
+        waits = iter(reader)
+        delivered: list[Event] = []
+        runner = Runner(frame, session_service=service)
+        async with runner.open(session_id="s") as run:
+            async for event in run:
+                delivered.append(event)
+                visible = frame.seen[0].state
+                assert visible.to_dict() == fold({}, delivered)
+                await trio.sleep(next(waits, 0))
+                assert visible.to_dict() == fold({}, delivered)
+                recorded = {stored.seq for stored in (await _log(runner))}
+                assert event.seq in recorded
+                finished.add(event.seq)
+        assert bad == []
+        await check_run(runner, run)
+
+    run_virtual(main)
+
+
+async def _log(runner: Runner) -> list[Event]:
+    session = await runner.session_service.get(
+        app_name=runner.app_name, user_id="user", session_id="s"
+    )
+    assert session is not None
+    return session.events
 
 
 # ------------------------------------------------------------- 5, 6: escalation seals
