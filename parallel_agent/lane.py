@@ -178,7 +178,7 @@ class Slot:
             if not flight:
                 self.lane.flight = None
         event, self.event = self.event, None
-        if event is not None:
+        if event is not None and event.seq is None:
             # As if it had never been emitted: it may be emitted again.
             stamp_origin(event, UNPLACED)
             stamp_delta(event, event.explicit_delta)

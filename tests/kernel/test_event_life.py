@@ -504,7 +504,7 @@ def test_shared_state_is_at_any_time_what_the_handed_out_events_make_of_it(
                 assert visible.to_dict() == fold({}, delivered)
                 await trio.sleep(next(waits, 0))
                 assert visible.to_dict() == fold({}, delivered)
-                recorded = {stored.seq for stored in (await _log(runner))}
+                recorded = {one.seq for one in await _log(runner)}
                 assert event.seq in recorded
                 finished.add(event.seq)
         assert bad == []

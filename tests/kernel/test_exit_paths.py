@@ -73,7 +73,7 @@ class Leaf:
 class Node:
     """A workflow agent."""
 
-    kind: Literal["sequential", "parallel", "loop"]
+    kind: Literal["sequential", "parallel", "loop", "timed"]
     children: tuple[Tree, ...]
 
 
@@ -102,7 +102,7 @@ def trees(leaf: st.SearchStrategy[Leaf]) -> st.SearchStrategy[Tree]:
 
     def node(below: st.SearchStrategy[Tree]) -> st.SearchStrategy[Node]:
         children = st.lists(below, min_size=1, max_size=3).map(tuple)
-        kinds = st.sampled_from(["sequential", "parallel", "parallel", "loop"])
+        kinds = st.sampled_from(["sequential", "parallel", "parallel", "loop", "timed"])
         return st.builds(Node, kind=kinds, children=children)
 
     return st.recursive(leaf, node, max_leaves=6)
@@ -110,6 +110,18 @@ def trees(leaf: st.SearchStrategy[Leaf]) -> st.SearchStrategy[Tree]:
 
 ALL_CLEAN_UPS: list[CleanUp] = ["none", "none", "bare", "shielded", "slow", "fails"]
 WITHOUT_EVENTS: list[CleanUp] = ["none", "bare", "slow", "fails"]
+
+
+class Timed(Agent):
+    """Gives each child a second and a quarter, and says so when it gives one up."""
+
+    async def run(self, ctx: InvocationContext) -> Yields:
+        for child in self.sub_agents:
+            with trio.move_on_after(1.25) as scope:
+                await ctx.run_agent(child)
+            ctx.state[f"{self.name}_{child.name}"] = not scope.cancelled_caught
+            if scope.cancelled_caught:
+                yield f"{child.name} given up"
 
 
 class Workshop:
@@ -128,6 +140,8 @@ class Workshop:
         children = [self.build(child) for child in tree.children]
         if tree.kind == "loop":
             return LoopAgent(f"loop{number}", children, max_iterations=2)
+        if tree.kind == "timed":
+            return Timed(f"timed{number}", children)
         make = SequentialAgent if tree.kind == "sequential" else ParallelAgent
         return make(f"{tree.kind}{number}", children)
 

@@ -212,6 +212,33 @@ async def test_an_inner_timeout_over_several_yields_stops_at_the_one_it_meets(
     assert diary == ["got e0", "finally 0", "got e1", "finally 1", "got e2", "finally 2"]
 
 
+async def test_an_inner_timeout_around_a_child_ends_the_child_and_no_more(
+    autojump_clock: MockClock,
+) -> None:
+    diary: Diary = []
+
+    class Impatient(Agent):
+        async def run(self, ctx: InvocationContext) -> Yields:
+            for child in self.sub_agents:
+                with trio.move_on_after(1):
+                    await ctx.run_agent(child)
+                    diary.append("not reached")
+                yield f"gave up {child.name}"
+
+    tree = Impatient(
+        "impatient", [endless("a", diary), ParallelAgent("fan", [endless("b", diary)])]
+    )
+    runner = Runner(tree)
+    async with runner.open() as run:
+        async for event in run:
+            diary += texts([event])
+    assert diary == ["a0", "a cleaned up", "gave up a", "b0", "b cleaned up", "gave up fan"]
+    await check_run(runner, run)
+    assert run.result.status == "completed"
+    counts = run.statistics()
+    assert (counts.started, counts.completed, counts.cancelled) == (4, 1, 3)
+
+
 # --------------------------------------- a background task in the agent's nursery
 
 

@@ -373,18 +373,6 @@ _FAILING = Allowed(
 )
 _LOOKING = attrs.evolve(_FAILING, failures=False, cleanups=False)
 
-KNOWN_TO_THE_ORACLE: list[tuple[Plant, st.SearchStrategy[Node]]] = [
-    (_escalates_past_the_loop, trees(_ESCALATING, kinds=[Loop])),
-    (_escalation_of_a_grandchild_ends_siblings, trees(_ESCALATING, kinds=[Fan, Chain])),
-    (_siblings_not_sealed, trees(_ESCALATING, kinds=[Fan])),
-    (_siblings_not_cancelled, trees(_FAILING, kinds=[Fan])),
-    (_failing_in_cleanup_counts_as_failing, trees(_FAILING, kinds=[Fan])),
-    (_cancelled_counts_as_completed, trees(_FAILING)),
-    (_joined_branches_invisible, trees(_LOOKING, kinds=[Chain, Fan])),
-    (_siblings_visible, trees(_LOOKING)),
-    (_pending_writes_not_flushed, trees(Allowed(kept=True))),
-    (_lost_acknowledgement, trees(Allowed(kept=True))),
-]
 _ENDED_IN_CLEANUP = st.builds(
     lambda first, second, cleanup: Fan(
         "p",
@@ -395,6 +383,19 @@ _ENDED_IN_CLEANUP = st.builds(
     ),
     *[st.integers(0, 3)] * 3,
 )
+
+KNOWN_TO_THE_ORACLE: list[tuple[Plant, st.SearchStrategy[Node]]] = [
+    (_escalates_past_the_loop, trees(_ESCALATING, kinds=[Loop])),
+    (_escalation_of_a_grandchild_ends_siblings, trees(_ESCALATING, kinds=[Fan, Chain])),
+    (_siblings_not_sealed, _ENDED_IN_CLEANUP),
+    (_siblings_not_cancelled, trees(_FAILING, kinds=[Fan])),
+    (_failing_in_cleanup_counts_as_failing, trees(_FAILING, kinds=[Fan])),
+    (_cancelled_counts_as_completed, trees(_FAILING)),
+    (_joined_branches_invisible, trees(_LOOKING, kinds=[Chain, Fan])),
+    (_siblings_visible, trees(_LOOKING)),
+    (_pending_writes_not_flushed, trees(Allowed(kept=True))),
+    (_lost_acknowledgement, trees(Allowed(kept=True))),
+]
 _WRITING = attrs.evolve(CALM, timeouts=True, background=False, cleanups=False)
 
 KNOWN_TO_THE_LAWS: list[tuple[Plant, st.SearchStrategy[Node]]] = [

@@ -1,0 +1,200 @@
+"""After a fault at any place where the runtime waits, the session is whole and serves a next run.
+
+Which site, which pass through it and what happens there are drawn.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+import trio
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from tests.faults.instrumented import Fault, Site, instrumented
+from tests.faults.workloads import REAL_TIME, WORKLOADS, Workload
+
+PA, SESSION, FAULTS = instrumented()
+
+HORIZON = 1_000.0
+"""Virtual seconds after which a run that has not ended never will."""
+
+
+class Watched:
+    """A front door that remembers the runners it has made."""
+
+    def __init__(self) -> None:
+        self.runners: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(PA, name)
+
+    def Runner(self, tree: Any, **options: Any) -> Any:  # noqa: N802  # stands for the class
+        self.runners.append(PA.Runner(tree, **options))
+        return self.runners[-1]
+
+
+@attrs.frozen
+class Injected:
+    """Something that happens at one pass through one site."""
+
+    workload: Workload
+    site: Site
+    when: str
+    nth: int
+    cancels: bool = False
+
+
+def _passes() -> dict[Workload, dict[str, int]]:
+    """Return how often each workload passes each site when nothing goes wrong."""
+    passes: dict[Workload, dict[str, int]] = {}
+    for workload in WORKLOADS:
+        if workload not in REAL_TIME:
+            FAULTS.passed.clear()
+            trio.run(workload, PA, SESSION, clock=MockClock(autojump_threshold=0))
+            passes[workload] = dict(FAULTS.passed)
+    return passes
+
+
+PASSES = _passes()
+SITES = {site.name: site for site in FAULTS.sites}
+
+
+def _whens(site: Site) -> list[str]:
+    # What a service has recorded it must not then deny: that breaks its contract, not a law.
+    denies = "Stream._refill await service.append" in site.name
+    return [
+        when
+        for when in ("before", "after")
+        if getattr(site, when) and not (denies and when == "after")
+    ]
+
+
+@st.composite
+def injections(draw: st.DrawFn) -> Injected:
+    """Draw what happens, where, and at which pass: one that there is."""
+    workload = draw(st.sampled_from(list(PASSES)))
+    name = draw(st.sampled_from(sorted(PASSES[workload])))
+    site = SITES[name]
+    nth = draw(st.integers(1, PASSES[workload][name]))
+    return Injected(workload, site, draw(st.sampled_from(_whens(site))), nth, draw(st.booleans()))
+
+
+async def _inject(injected: Injected, watched: Watched) -> bool:
+    """Run the workload with the fault, and say whether it happened.
+
+    What the workload raises then is another test's business.
+    """
+    scope = trio.CancelScope()
+
+    def fail() -> None:
+        raise Fault(injected.site.name)
+
+    FAULTS.arm(
+        injected.site, injected.when, injected.nth, scope.cancel if injected.cancels else fail
+    )
+    with scope:
+        try:
+            await injected.workload(watched, SESSION)
+        except trio.Cancelled:
+            raise
+        except BaseException as error:  # noqa: BLE001  # see above
+            broken = isinstance(error, trio.TrioInternalError)
+        else:
+            broken = False
+        assert not broken
+    return FAULTS.disarm()
+
+
+async def _check(runner: Any) -> None:
+    """Assert that every session of ``runner`` is whole, and run something in it."""
+    service = runner.session_service
+    service.appends = 1_000  # one that is made to fail fails no more
+    for info in await service.list(app_name=runner.app_name):
+        place = {"user_id": info.key.user_id, "session_id": info.key.session_id}
+        before = await service.get(app_name=runner.app_name, **place)
+        assert [event.seq for event in before.events] == list(range(1, len(before.events) + 1))
+        assert SESSION.fold({}, before.events) == before.state
+
+        @PA.agent  # type: ignore[untyped-decorator]  # of the copy
+        async def next_one(ctx: Any) -> str:
+            ctx.state["next"] = len(ctx.history())
+            return "well"
+
+        following = PA.Runner(next_one, app_name=runner.app_name, session_service=service)
+        result = await following.run("go on", **place)
+        assert (result.status, result.text) == ("completed", "well")
+        # What it saw: all that was there, and the message it was started with.
+        assert result.state["next"] == len(before.events) + 1
+
+
+def _serves_the_next_run(injected: Injected) -> bool:
+    """Assert that it does; say whether the fault happened."""
+    watched = Watched()
+
+    async def main() -> bool:
+        with trio.fail_after(HORIZON):
+            happened = await _inject(injected, watched)
+            for runner in watched.runners:
+                await _check(runner)
+        return happened
+
+    try:
+        return trio.run(main, clock=MockClock(autojump_threshold=0))
+    finally:
+        FAULTS.disarm()
+
+
+@given(injections())
+def test_the_session_serves_the_next_run_after_a_fault_at_any_pass(injected: Injected) -> None:
+    # Nothing comes after a pass that ends in an error of its own.
+    assume(_serves_the_next_run(injected))
+
+
+PLACES = [
+    pytest.param(name, when, id=f"{when} {name}")
+    for name in sorted({name for passes in PASSES.values() for name in passes})
+    for when in _whens(SITES[name])
+]
+
+
+@pytest.mark.parametrize(("name", "when"), PLACES)
+def test_the_session_serves_the_next_run_after_a_fault_in_the_middle(name: str, when: str) -> None:
+    happened = 0
+    for workload, passes in PASSES.items():
+        if name in passes:
+            middle = 1 + passes[name] // 2
+            happened += _serves_the_next_run(Injected(workload, SITES[name], when, middle))
+            happened += _serves_the_next_run(Injected(workload, SITES[name], when, 1))
+    assert happened
+
+
+def test_a_log_with_a_gap_would_be_found() -> None:
+    """Known bad: a store that loses the second event and gives the rest their old numbers."""
+
+    async def main() -> None:
+        watched = Watched()
+        await WORKLOADS[0](watched, SESSION)
+        (runner,) = watched.runners
+        for stored in runner.session_service._sessions.values():
+            del stored.events[1]
+        with pytest.raises(AssertionError):
+            await _check(runner)
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+def test_a_state_that_is_not_the_log_s_would_be_found() -> None:
+    async def main() -> None:
+        watched = Watched()
+        await WORKLOADS[0](watched, SESSION)
+        (runner,) = watched.runners
+        for stored in runner.session_service._sessions.values():
+            stored.state["a"] = "made up"
+        with pytest.raises(AssertionError):
+            await _check(runner)
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
