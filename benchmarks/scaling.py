@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from time import perf_counter
 
-from benchmarks.measure import Row, Sizes, Timed, run_rounds, times_base
+from benchmarks.measure import Row, Sizes, Timed, clock, run_rounds, times_base
 from benchmarks.trees import deep, per_event, session_of, state, wide
 from parallel_agent import InvocationContext, ParallelAgent, Runner, SequentialAgent, agent
 
@@ -38,10 +37,10 @@ def first_event(sizes: Sizes) -> Iterator[Row]:
     async def until_first(leaf: SequentialAgent, length: int) -> float:
         service, session_id = await session_of(length)
         runner = Runner(leaf, app_name="bench", session_service=service)
-        began = perf_counter()
+        began = clock()
         async with runner.open("go", session_id=session_id) as run:
             await anext(run)
-            return perf_counter() - began
+            return clock() - began
 
     plain, looking = SequentialAgent("plain", [says]), SequentialAgent("looking", [looks_back])
     contestants: dict[str, Timed] = {

@@ -192,6 +192,7 @@ class Activation:
         if self.status is Status.PENDING:
             self.invocation.counts.started += 1
         self.status = advance(self.status, step)
+        self.state.ended = True
         counts = self.invocation.counts
         if step is Step.COMPLETE:
             counts.completed += 1
@@ -409,5 +410,8 @@ def _as_event(item: object) -> Event:
         return item
     if isinstance(item, str | Content):
         return Event(item)
-    message = f"an agent emits events, contents or text, not {type(item).__name__}: {item!r:.80}"
+    message = (
+        f"an agent emits events, contents or text, not {type(item).__name__}: {item!r:.80}; "
+        "for a value, Event(output=...)"
+    )
     raise EmitError(message)

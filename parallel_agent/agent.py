@@ -239,6 +239,24 @@ def _add(table: dict[str, tuple[int, Agent]], name: str, agent: Agent, added: li
     added.append(name)
 
 
+def check_agent(agent: object, what: str) -> None:
+    """Refuse what is no agent, or not yet one; ``what`` names the place it was given to.
+
+    Raises:
+        TreeError: with what to do about it.
+    """
+    if not isinstance(agent, Agent):
+        hint = "; make it one with @agent" if callable(agent) else ""
+        message = f"{what} is no agent but {agent!r:.80}{hint}"
+        raise TreeError(message)
+    if "_index" not in vars(agent):
+        message = (
+            f"{what}, a {type(agent).__name__}, is no agent yet: "
+            "its __init__ has not called super().__init__(name, ...), or has not ended"
+        )
+        raise TreeError(message)
+
+
 def _as_children(parent: Agent, name: str, sub_agents: Iterable[Agent]) -> tuple[Agent, ...]:
     # A set would do but for its order, which is another one in the next process.
     has_no_order = isinstance(sub_agents, AbstractSet | Mapping)

@@ -38,6 +38,9 @@ __all__ = ["activate", "raise_unless_left_open", "run_child"]
 MAX_REFUSALS: Final = 3
 """How often in a row an agent may yield again after its cancellation was raised at a ``yield``."""
 
+MAX_EXITS: Final = 100
+"""How often an agent that is closed may yield again: once for each of its ``finally`` blocks."""
+
 
 @enable_ki_protection  # an interrupt inside `start_soon` would leave a task that never runs
 async def run_child(parent: Activation, agent: Agent, *, number: int | None = None) -> Activation:
@@ -256,6 +259,13 @@ async def _cancelled_here() -> bool:
 async def _close(agen: AsyncGenerator[Any, Any]) -> None:
     with trio.CancelScope(shield=True) as grace:
         grace.cancel("the agent is being closed")
+        # Not `aclose` at once: that reaches one `finally`, and if that one yields, the generator
+        # cannot be driven any further. The others would run when it is garbage collected.
+        for _ in range(MAX_EXITS):
+            try:
+                await agen.athrow(GeneratorExit())
+            except (GeneratorExit, StopAsyncIteration):
+                return
         # "ignored GeneratorExit": it does not give up even now, and has been told of already.
         with suppress(RuntimeError):
             await agen.aclose()
@@ -273,6 +283,12 @@ async def _judge(
         return Step.CANCEL, None
     if isinstance(error, StreamClosedError) and activation.invocation.stream.closed:
         return Step.CANCEL, None
+    if isinstance(error, StopAsyncIteration):
+        # Raised on, it would end the reader's loop as if all were well; Python does the same for
+        # generators.
+        stopped = RuntimeError(f"agent {activation.agent.name!r} raised StopAsyncIteration")
+        stopped.__cause__ = error
+        return Step.FAIL, stopped
     if not isinstance(error, trio.Cancelled | GeneratorExit):
         return Step.FAIL, error
     if activation.scope.cancel_called:

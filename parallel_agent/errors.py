@@ -131,7 +131,7 @@ class StreamClosedError(RunEndedError):
     """The run's stream is closed: the run has ended, or its session service failed."""
 
 
-_OUR_NOTES: Final = ("raised by agent ", "another branch failed too: ")
+_OUR_NOTES: Final = ("raised by agent ", "another branch failed too: ", "raised in ")
 
 
 def note_origin(error: BaseException, path: str) -> None:
@@ -140,7 +140,7 @@ def note_origin(error: BaseException, path: str) -> None:
     Notes are best effort: an exception that cannot take one stays without. One object raised
     again and again does not collect them: earlier notes of ours are replaced.
     """
-    kept = [note for note in _notes(error) if not note.startswith(_OUR_NOTES)]
+    kept = [note for note in _notes(error) if not note.startswith(_OUR_NOTES[:2])]
     _set_notes(error, [*kept, f"{_OUR_NOTES[0]}{path}"])
 
 
@@ -151,6 +151,12 @@ def note_other(error: BaseException, path: str, other: BaseException) -> None:
     notes = _notes(error)
     if note not in notes:
         _set_notes(error, [*notes, note])
+
+
+def note_reducer(error: BaseException, what: str) -> None:
+    """Note on ``error`` in which reducer it was raised."""
+    kept = [note for note in _notes(error) if not note.startswith(_OUR_NOTES[2])]
+    _set_notes(error, [*kept, f"{_OUR_NOTES[2]}{what}"])
 
 
 def members(error: BaseException) -> tuple[BaseException, ...]:

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NoReturn
 
 import attrs
 
 from parallel_agent.branch import NEWEST, Branch
-from parallel_agent.errors import StateConflictError, StateError
+from parallel_agent.errors import ActivationEndedError, StateConflictError, StateError, note_reducer
 from parallel_agent.lane import FREE, IN_FLIGHT, Lane, Slot
 from session.event import Event, stamp_delta
 from session.session import Session
@@ -148,7 +148,14 @@ class SharedState:
         reducer = self.reducers[key]
         value = None if current is _MISSING else current
         for contribution in contributions:
-            value = freeze(reducer(value, contribution), f"reducer of state[{key!r}]")
+            try:
+                value = freeze(reducer(value, contribution), "its result")
+            except Exception as exc:
+                name = getattr(reducer, "__name__", repr(reducer)).removeprefix("_")
+                note_reducer(
+                    exc, f"the reducer {name} of state[{key!r}], given {contribution!r:.80}"
+                )
+                raise
         return value
 
     def _recorded(self, key: str, before: deque[Slot]) -> Any:
@@ -199,7 +206,7 @@ class State(Mapping[str, Any]):
     the run and is never stored. A key cannot be deleted, as in ADK: write None.
     """
 
-    __slots__ = ("_has_late", "_lane", "_shared", "_state", "pending")
+    __slots__ = ("_has_late", "_lane", "_shared", "_state", "ended", "pending")
 
     def __init__(self, shared: SharedState, lane: Lane) -> None:
         """See through ``lane`` onto ``shared``."""
@@ -209,6 +216,7 @@ class State(Mapping[str, Any]):
         self.pending = _Writes()
         # Some pending write must be split off when it is emitted (see `SharedState.split`).
         self._has_late = False
+        self.ended = False
 
     def __getitem__(self, key: str) -> Any:
         value = self._visible(key)
@@ -259,6 +267,8 @@ class State(Mapping[str, Any]):
         else:
             changed = visible is _MISSING or not same(visible, value)
         if changed:
+            if self.ended:
+                self._refuse_write(key)
             self.pending[key] = value
             if key.startswith(TEMP_PREFIX):
                 self._has_late = True
@@ -279,6 +289,8 @@ class State(Mapping[str, Any]):
                 f"Runner(tree, reducers={{{key!r}: 'append'}})"
             )
             raise StateError(message)
+        if self.ended:
+            self._refuse_write(key)
         frozen = _frozen(key, value)
         earlier = self.pending.get(key)
         self._has_late = True
@@ -305,6 +317,13 @@ class State(Mapping[str, Any]):
     def to_dict(self) -> dict[str, Any]:
         """Return everything this agent sees, as an ordinary dict."""
         return {key: self[key] for key in self._keys()}
+
+    def _refuse_write(self, key: str) -> NoReturn:
+        message = (
+            f"state[{key!r}] cannot be written any more: the agent this context was made for has "
+            "ended, and no event would record it"
+        )
+        raise ActivationEndedError(message)
 
     def __delitem__(self, key: str) -> None:
         message = f"a state key cannot be deleted; write None: ctx.state[{key!r}] = None"

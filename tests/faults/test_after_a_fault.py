@@ -64,13 +64,7 @@ SITES = {site.name: site for site in FAULTS.sites}
 
 
 def _whens(site: Site) -> list[str]:
-    # What a service has recorded it must not then deny: that breaks its contract, not a law.
-    denies = "Stream._refill await service.append" in site.name
-    return [
-        when
-        for when in ("before", "after")
-        if getattr(site, when) and not (denies and when == "after")
-    ]
+    return [when for when in ("before", "after") if getattr(site, when)]
 
 
 @st.composite

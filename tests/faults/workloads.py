@@ -9,7 +9,6 @@ They are written against an instrumented copy of the packages, so everything com
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -135,13 +134,18 @@ async def leaves_early(pa: Any, session: Any) -> Any:
 
 
 async def cannot_be_cancelled(pa: Any, session: Any) -> Any:
-    """An agent that does not give up is closed."""
+    """An agent that does not give up is closed, and does not give up even then, for long."""
 
     @pa.agent
     async def stubborn(ctx: Any) -> Any:
-        for _ in range(20):
-            with suppress(trio.Cancelled):
+        closed = 0
+        while closed <= 100:
+            try:
                 yield "on"
+            except trio.Cancelled:
+                pass
+            except GeneratorExit:
+                closed += 1
 
     async with pa.Runner(stubborn).open("hello") as run:
         await anext(run)

@@ -217,6 +217,31 @@ async def test_a_branch_waits_for_its_own_event_only(autojump_clock: MockClock) 
     assert diary == [f"{first} goes on at 3.0", f"{second} goes on at 6.0"]
 
 
+async def test_what_follows_an_agent_starts_after_all_its_events_are_handed_out(
+    autojump_clock: MockClock,
+) -> None:
+    diary: Diary = []
+
+    @agent
+    async def hasty(ctx: InvocationContext) -> Yields:
+        with trio.move_on_after(1):
+            yield "given up, but recorded"
+        diary.append(f"hasty is done at {trio.current_time()}")
+
+    @agent
+    async def after(ctx: InvocationContext) -> Yields:
+        diary.append(f"after starts at {trio.current_time()}, seeing {texts(ctx.history())}")
+        yield "after"
+
+    tree = SequentialAgent("line", [hasty, after])
+    async with Runner(tree, session_service=BatchingService(delay=5)).open() as run:
+        assert texts(await read_all(run)) == ["given up, but recorded", "after"]
+    assert diary == [
+        "hasty is done at 1.0",
+        "after starts at 5.0, seeing ['given up, but recorded']",
+    ]
+
+
 # ------------------------------------------------------------------------- 3: order
 
 
@@ -746,6 +771,23 @@ async def test_a_service_that_batches_gets_most_branches_in_one_append(
     # The measure tells the difference: without the turn, an event or two at a time.
     assert await _mean_batch(SlowService()) < 2
     assert await _mean_batch(BatchingService()) > 8
+
+
+async def test_branches_get_one_turn_of_the_scheduler_before_a_batch_is_drained() -> None:
+    def branch(name: str, turns: int) -> Agent:
+        @agent(name=name)
+        async def run(ctx: InvocationContext) -> Yields:
+            for _ in range(turns):
+                await trio.lowlevel.checkpoint()
+            yield name
+
+        return run
+
+    # On both sides of the one that wakes the reader, whichever way trio turns its batch round.
+    tree = ParallelAgent("all", [branch("late", 1), branch("early", 0), branch("later", 1)])
+    service = BatchingService()
+    await Runner(tree, session_service=service).run()
+    assert sorted(service.batches_seen[0]) == ["early", "late", "later"]
 
 
 # ------------------------------------------------------------------------- 10: partial events

@@ -10,13 +10,13 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallel_agent import BranchCancelledError, Run, Status
+from parallel_agent import BranchCancelledError, Run, Status, UncancellableAgentError
 from tests.support import laws
 from tests.support.drawing import WAYS, Allowed, cases, fewer, kept_cases, trees
 from tests.support.oracle import expect, observed
 from tests.support.recording import Began, Ended, Recorder
 from tests.support.running import Case, Reader, Report, Way, perform
-from tests.support.scripts import Emit, Fail, Fan, Leaf, Node, Pause
+from tests.support.scripts import Cleanup, Emit, Fail, Fan, Leaf, Node, Pause, Step
 
 
 @fewer(2)
@@ -153,3 +153,13 @@ def test_an_error_of_a_run_that_completed_is_noticed() -> None:
     laws.a_failure_is_never_a_success(report)
     with pytest.raises(AssertionError):
         laws.a_failure_is_never_a_success(attrs.evolve(report, error=ValueError()))
+
+
+def test_an_agent_closed_by_force_runs_every_finally_before_the_block_ends() -> None:
+    """It yields in one `finally` after the other although it is cancelled."""
+    steps: list[Step] = [Emit(), Pause(9)]
+    for _ in range(6):
+        steps = [Cleanup(steps, [Emit()])]
+    report = perform(Case(Leaf("a", steps), Reader(way="break", at=1)))
+    assert isinstance(report.error, UncancellableAgentError)
+    assert [entry.path for entry in report.notebook.entries if isinstance(entry, Ended)] == ["a"]
