@@ -26,7 +26,7 @@ from parallel_agent.errors import (
     EmitError,
     StreamClosedError,
 )
-from parallel_agent.lane import FREE, QUEUED, UNPLACED, Lane, seal, sealed_message
+from parallel_agent.lane import FREE, IN_FLIGHT, QUEUED, UNPLACED, Lane, seal, sealed_message
 from parallel_agent.lifecycle import Status, Step, advance
 from parallel_agent.overlay import SharedState, State
 from parallel_agent.stream import Stream
@@ -57,7 +57,9 @@ class RunConfig:
             the others wait for one to end.
     """
 
-    max_threads: int = attrs.field(default=64, validator=attrs.validators.ge(1))
+    max_threads: int = attrs.field(
+        default=64, validator=[attrs.validators.instance_of(int), attrs.validators.ge(1)]
+    )
 
 
 _RUNNING = Status.RUNNING  # an enum's members are slow to look up, and this one is, for every event
@@ -172,7 +174,7 @@ class Activation:
         self.output: Any = None
         self._written_output: Any = None
         self.children: set[Activation] | None = None
-        self.numbers: dict[int, int] | None = None
+        self.numbers: dict[str, int] | None = None
         self.barren = False
         self.catches_escalate = False
         self.escalated = False
@@ -213,11 +215,11 @@ class Activation:
         if self.children is not None:
             self.children.discard(child)
 
-    def next_number(self, agent: Agent) -> int:
-        """Return how often this activation has started ``agent``, this time included."""
+    def next_number(self, name: str) -> int:
+        """Return how often this activation has started an agent called ``name``, with this time."""
         if self.numbers is None:
             self.numbers = {}
-        number = self.numbers[id(agent)] = self.numbers.get(id(agent), 0) + 1
+        number = self.numbers[name] = self.numbers.get(name, 0) + 1
         return number
 
     # Its events.
@@ -235,7 +237,7 @@ class Activation:
         lane = self.lane
         if self.status is not _RUNNING or lane.sealed or stream.closed:
             self.refuse()
-        if event.origin is not UNPLACED:
+        if event.origin is not UNPLACED or event.seq is not None:
             message = f"{event!r} was emitted already; make a new event"
             raise EmitError(message)
         event.seal()
@@ -261,6 +263,8 @@ class Activation:
             slot.abandon()
             if event.origin is self.place:
                 self._note_output(event)  # not withdrawn: it is, or will be, recorded
+            else:
+                self._written_output = None
             raise
         if text:
             if item and not self._has_output:
@@ -272,7 +276,7 @@ class Activation:
     def take_back(self, writes: Mapping[str, Any]) -> None:
         """Take back the writes of a withdrawn event, but for the output it would have made."""
         key = self._output_key
-        if key in writes:
+        if key is not None and writes.get(key) is self._written_output is not None:
             self._written_output = None
             writes = {name: value for name, value in writes.items() if name != key}
         self.state.take_back(writes)
@@ -284,7 +288,10 @@ class Activation:
         """
         if self.state.pending:
             await self.emit(Event())
-        if self.lane.flight is not None:
+        lane = self.lane
+        slot = lane.slot
+        if lane.unsettled or lane.flight or (slot is not None and slot.state in IN_FLIGHT):
+            lane.unsettled = False
             await self._settle()
 
     @enable_ki_protection
@@ -408,7 +415,9 @@ def seal_subtree(top: Activation) -> None:
 def _as_event(item: object) -> Event:
     if isinstance(item, Event):
         return item
-    if isinstance(item, str | Content):
+    if isinstance(item, str):
+        return Event(str.__str__(item))  # a StrEnum's member, say
+    if isinstance(item, Content):
         return Event(item)
     message = (
         f"an agent emits events, contents or text, not {type(item).__name__}: {item!r:.80}; "

@@ -32,7 +32,7 @@ from parallel_agent.errors import (
 from session.content import Content
 from session.event import USER, Event
 
-__all__ = ["Agent", "AgentCallback"]
+__all__ = ["Agent", "AgentCallback", "check_agent"]
 
 AgentCallback: TypeAlias = Callable[
     [InvocationContext], "Content | Event | str | Awaitable[Content | Event | str | None] | None"
@@ -249,7 +249,7 @@ def check_agent(agent: object, what: str) -> None:
         hint = "; make it one with @agent" if callable(agent) else ""
         message = f"{what} is no agent but {agent!r:.80}{hint}"
         raise TreeError(message)
-    if "_index" not in vars(agent):
+    if "_tree_index" not in vars(agent):
         message = (
             f"{what}, a {type(agent).__name__}, is no agent yet: "
             "its __init__ has not called super().__init__(name, ...), or has not ended"
@@ -265,19 +265,10 @@ def _as_children(parent: Agent, name: str, sub_agents: Iterable[Agent]) -> tuple
         raise TreeError(message)
     children = tuple(sub_agents)
     for position, child in enumerate(children):
-        if not isinstance(child, Agent):
-            hint = "; make it one with @agent" if callable(child) else ""
-            message = f"sub_agents[{position}] of {name!r} is no agent but {child!r:.80}{hint}"
-            raise TreeError(message)
         if child is parent:
             message = f"agent {name!r} is to stand below itself; a tree has no cycles"
             raise TreeError(message)
-        if "_tree_index" not in vars(child):
-            message = (
-                f"sub_agents[{position}] of {name!r}, a {type(child).__name__}, is no agent yet: "
-                "its __init__ has not called super().__init__(name, ...), or has not ended"
-            )
-            raise TreeError(message)
+        check_agent(child, f"sub_agents[{position}] of {name!r}")
     return children
 
 

@@ -143,8 +143,7 @@ class InvocationContext:
         activation = self._activation
         if activation.status is not Status.RUNNING:
             activation.refuse()
-        number = activation.next_number(agent)
-        child: Activation = await activation.invocation.run_child(activation, agent, number=number)
+        child: Activation = await activation.invocation.run_child(activation, agent, count=True)
         return child.output
 
     def __repr__(self) -> str:

@@ -17,7 +17,7 @@ import trio
 from trio.lowlevel import checkpoint_if_cancelled, disable_ki_protection, enable_ki_protection
 
 from parallel_agent.activation import Activation
-from parallel_agent.agent import Agent, AgentCallback
+from parallel_agent.agent import Agent, AgentCallback, check_agent
 from parallel_agent.branch import Place
 from parallel_agent.context import InvocationContext
 from parallel_agent.errors import (
@@ -43,14 +43,20 @@ MAX_EXITS: Final = 100
 
 
 @enable_ki_protection  # an interrupt inside `start_soon` would leave a task that never runs
-async def run_child(parent: Activation, agent: Agent, *, number: int | None = None) -> Activation:
+async def run_child(
+    parent: Activation, agent: Agent, *, number: int | None = None, count: bool = False
+) -> Activation:
     """Run ``agent`` below ``parent``, on the same branch, and return its completed activation.
 
-    ``number`` tells it from others of the same agent below the same parent.
+    ``number`` tells it from others of the same name below the same parent; with ``count``, it is
+    how many there have been.
 
     Raises:
         BaseException: what it failed with, as itself; or the cancellation that ended it.
     """
+    check_agent(agent, "what run_agent() was given")
+    if count:
+        number = parent.next_number(agent.name)
     await parent.flush()
     place = Place(
         agent.name,
@@ -205,7 +211,7 @@ async def _drive(activation: Activation, agen: AsyncGenerator[Any, None]) -> Non
     finally:
         if inspect.isasyncgen(agen) and agen.ag_frame is not None:
             # Only an interrupt between two steps, or an agent that does not give up, gets here.
-            await _close(agen)
+            await _close(activation, agen)
 
 
 @disable_ki_protection
@@ -256,19 +262,25 @@ async def _cancelled_here() -> bool:
     return False
 
 
-async def _close(agen: AsyncGenerator[Any, Any]) -> None:
-    with trio.CancelScope(shield=True) as grace:
-        grace.cancel("the agent is being closed")
-        # Not `aclose` at once: that reaches one `finally`, and if that one yields, the generator
-        # cannot be driven any further. The others would run when it is garbage collected.
-        for _ in range(MAX_EXITS):
-            try:
-                await agen.athrow(GeneratorExit())
-            except (GeneratorExit, StopAsyncIteration):
+async def _close(activation: Activation, agen: AsyncGenerator[Any, Any]) -> None:
+    # Not a scope around this: the agent is about to leave scopes that it entered before.
+    activation.scope.cancel("the agent is being closed")
+    # Not `aclose` at once: that reaches one `finally`, and if that one yields, the generator
+    # cannot be driven any further. The others would run when it is garbage collected.
+    for _ in range(MAX_EXITS):
+        try:
+            await agen.athrow(GeneratorExit())
+        except (GeneratorExit, StopAsyncIteration, trio.Cancelled):
+            return
+        except BaseExceptionGroup as group:
+            # Perhaps nothing but GeneratorExit, which went through a nursery of the agent's.
+            error = _split_cancellation(activation, cast("BaseException", group))
+            if isinstance(error, (GeneratorExit, trio.Cancelled, RunEndedError)):
                 return
-        # "ignored GeneratorExit": it does not give up even now, and has been told of already.
-        with suppress(RuntimeError):
-            await agen.aclose()
+            raise error from None
+    # "ignored GeneratorExit": it does not give up even now, and has been told of already.
+    with suppress(RuntimeError):
+        await agen.aclose()
 
 
 async def _judge(

@@ -187,7 +187,7 @@ _SHORT: Final = 500
 def _said(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # noqa: BLE001  # a broken __str__ must not hide the error it belongs to
+    except BaseException:  # noqa: BLE001  # a broken __str__ must not hide its own error
         return "<its __str__ failed>"
 
 

@@ -92,7 +92,13 @@ class _FanOut:
             child.lane.branch.joined = joined
         outcomes = [_outcome(child) for child in self._branches]
         invocation.outcomes[name] = tuple(outcomes)
-        await self._answer(outcomes)
+        try:
+            await self._answer(outcomes)
+        finally:
+            # What has ended is freed now, not when the garbage collector comes by.
+            for child in self._branches:
+                child.on_escalate = None
+                child.lane.slot = None
         return outcomes
 
     @enable_ki_protection
@@ -143,6 +149,7 @@ class _FanOut:
             await owner.emit(_record(outcomes))
         except (trio.Cancelled, RunEndedError) as exc:
             interrupt = exc
+            owner.lane.unsettled = True
         chosen = self._choose(outcomes)
         if chosen is None:
             if interrupt is not None:

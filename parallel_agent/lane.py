@@ -70,9 +70,11 @@ class Lane:
         slot: the waiting slot, used again and again while one task emits at a time.
         flight: None as long as one task emits at a time and is not cancelled meanwhile. After
             that, all slots whose event is queued or drained, oldest first.
+        unsettled: a fan-out below ended without an event after all of its branches' own, so
+            something of theirs may still be on its way to the reader.
     """
 
-    __slots__ = ("branch", "flight", "sealed", "slot")
+    __slots__ = ("branch", "flight", "sealed", "slot", "unsettled")
 
     def __init__(self, branch: Branch) -> None:
         """Make an open lane for ``branch``."""
@@ -80,6 +82,7 @@ class Lane:
         self.sealed = False
         self.slot: Slot | None = None
         self.flight: list[Slot] | None = None
+        self.unsettled = False
 
     def another_slot(self) -> Slot:
         """Return a slot to use when ``slot`` cannot be."""
@@ -154,6 +157,7 @@ class Slot:
         task = self.task
         self.task = None
         self.event = None
+        self.emitter = None
         self.writes = None
         self.late = None
         self.temporary = None

@@ -110,23 +110,22 @@ class SharedState:
             return None
         delta = event.delta
         if self.check_conflicts:
-            conflict = self._conflict(slot.lane.branch, delta)
+            conflict = self._conflict(slot.lane.branch, _assigned(slot, delta))
             if conflict is not None:
-                slot.writes = (
-                    None  # refused for good: handing them back would refuse the next event, too
-                )
+                # Refused for good: handing them back would refuse the next event, too.
+                slot.writes = None
                 return conflict
         if slot.late:
             refusal = self._settle(slot, event, before)
             if refusal is not None:
                 return refusal
-        if self.check_conflicts and delta:
+        if self.check_conflicts:
             branch = slot.lane.branch
-            for key in delta:
+            for key in _assigned(slot, delta):
                 self._writers[key] = (branch, event)
         return None
 
-    def _settle(self, slot: Slot, event: Event, before: deque[Slot]) -> Exception | None:
+    def _settle(self, slot: Slot, event: Event, before: deque[Slot]) -> BaseException | None:
         recorded: dict[str, Any] = {}
         temporary: dict[str, Any] = {}
         for key, value in (slot.late or {}).items():
@@ -134,7 +133,7 @@ class SharedState:
             if isinstance(value, _Contributions):
                 try:
                     settled = self.reduce(key, self._recorded(key, before), value.items)
-                except Exception as exc:  # noqa: BLE001  # the user's reducer, or its result
+                except BaseException as exc:  # noqa: BLE001  # the user's reducer, or its result
                     slot.writes = None
                     return exc
             (temporary if key.startswith(TEMP_PREFIX) else recorded)[key] = settled
@@ -168,8 +167,8 @@ class SharedState:
                     return settled[key]
         return self.session.state.get(key, _MISSING)
 
-    def _conflict(self, branch: Branch, delta: Mapping[str, Any]) -> StateConflictError | None:
-        for key in delta:
+    def _conflict(self, branch: Branch, keys: list[str]) -> StateConflictError | None:
+        for key in keys:
             if key not in self._writers:
                 continue
             writer, event = self._writers[key]
@@ -182,6 +181,12 @@ class SharedState:
 
 def _name(branch: Branch) -> str:
     return branch.name or "(root)"
+
+
+def _assigned(slot: Slot, delta: Mapping[str, Any]) -> list[str]:
+    """The keys an event assigns: what it records, and what is temporary; no contributions."""
+    late = slot.late or {}
+    return [*delta, *(key for key, value in late.items() if not isinstance(value, _Contributions))]
 
 
 def _in_slot(slot: Slot, key: str) -> Any:

@@ -32,7 +32,7 @@ from parallel_agent.stream import Stream
 from session.actions import EventActions
 from session.content import Content
 from session.event import USER, Event, Origin, stamp_origin, stamp_timestamp
-from session.service import SessionService
+from session.service import SessionExistsError, SessionService
 from session.session import Session
 from session.state import Reducer, frozen_dict
 
@@ -238,7 +238,7 @@ class OpenRun:
         self._session_id = session_id
         self._state_delta = state_delta
         self._config = config
-        self._nursery = trio.open_nursery()
+        self._nursery: Any = None
         self._core: _Core | None = None
 
     def __aiter__(self) -> NoReturn:
@@ -260,6 +260,9 @@ class OpenRun:
         if self._core is not None:
             message = "this run was opened already; call runner.open(...) again for another one"
             raise ReadError(message)
+        if not trio.lowlevel.in_trio_run():
+            message = "a run needs trio: trio.run(main), where main() awaits it"
+            raise ReadError(message)
         invocation_id = self._setup.new_id()
         session = await self._load()
         first = len(session.events)
@@ -268,6 +271,7 @@ class OpenRun:
             first += 1
         root = self._prepare(session, invocation_id)
         self._core = _Core(root, first)
+        self._nursery = trio.open_nursery()
         nursery = await self._nursery.__aenter__()
         nursery.start_soon(_run_tree, root, name=f"run {invocation_id}")
         return Run(self._core)
@@ -280,9 +284,18 @@ class OpenRun:
             )
             if session is not None:
                 return session
-        return await service.create(
-            app_name=app_name, user_id=self._user_id, session_id=self._session_id
-        )
+        try:
+            return await service.create(
+                app_name=app_name, user_id=self._user_id, session_id=self._session_id
+            )
+        except SessionExistsError:
+            # Another run has created it meanwhile.
+            session = await service.get(
+                app_name=app_name, user_id=self._user_id, session_id=self._session_id or ""
+            )
+            if session is None:
+                raise
+            return session
 
     async def _record_message(self, session: Session, invocation_id: str) -> None:
         actions = EventActions(state_delta=dict(self._state_delta or {}))

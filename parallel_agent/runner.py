@@ -10,8 +10,8 @@ from uuid import uuid4
 import attrs
 
 from parallel_agent.activation import RunConfig
-from parallel_agent.agent import Agent
-from parallel_agent.errors import MessageTypeError, TreeError
+from parallel_agent.agent import Agent, check_agent
+from parallel_agent.errors import MessageTypeError
 from parallel_agent.overlay import OnConflict
 from parallel_agent.run import OpenRun, Result, RunSetup
 from session.content import Content
@@ -55,9 +55,15 @@ class Runner:
         new_id: Callable[[], str] = lambda: str(uuid4()),
     ) -> None:
         """See the class."""
-        if not isinstance(tree, Agent):
-            message = f"a Runner runs an agent, not {tree!r:.80}"
-            raise TreeError(message)
+        check_agent(tree, "what a Runner was given")
+        if session_service is not None and not isinstance(session_service, SessionService):
+            message = (
+                f"session_service is an object of a SessionService, not {session_service!r:.80}"
+            )
+            raise TypeError(message)
+        if app_name is not None and (not isinstance(app_name, str) or not app_name):
+            message = f"app_name is text that is not empty, not {app_name!r}"
+            raise ValueError(message)
         if on_conflict not in ("last", "error"):
             message = f"on_conflict is 'last' or 'error', not {on_conflict!r}"
             raise ValueError(message)
@@ -67,7 +73,7 @@ class Runner:
             tree=tree,
             app_name=tree.name if app_name is None else app_name,
             service=session_service,
-            reducers={key: _as_reducer(key, reducer) for key, reducer in (reducers or {}).items()},
+            reducers=_as_reducers(reducers),
             on_conflict=on_conflict,
             clock=clock,
             new_id=new_id,
@@ -117,6 +123,9 @@ class Runner:
             MessageTypeError: ``message`` is neither text nor content.
         """
         content = _as_message(message)
+        if state_delta is not None and not isinstance(state_delta, Mapping):
+            wrong = f"state_delta is a mapping of state keys, not {state_delta!r:.80}"
+            raise MessageTypeError(wrong)
         if run_config is not None and not isinstance(run_config, RunConfig):
             wrong = f"run_config must be a RunConfig, not {run_config!r:.80}"
             raise MessageTypeError(wrong)
@@ -167,6 +176,15 @@ def _as_message(message: object) -> Content | None:
         return attrs.evolve(message, role=USER)
     wrong = f"a message is text or a Content, not {type(message).__name__}: {message!r:.80}"
     raise MessageTypeError(wrong)
+
+
+def _as_reducers(reducers: Mapping[str, Reducer | str] | None) -> dict[str, Reducer]:
+    if reducers is None:
+        return {}
+    if not isinstance(reducers, Mapping) or not all(isinstance(key, str) for key in reducers):
+        message = f"reducers is a mapping from state keys to reducers, not {reducers!r:.80}"
+        raise TypeError(message)
+    return {key: _as_reducer(key, reducer) for key, reducer in reducers.items()}
 
 
 def _as_reducer(key: str, reducer: Reducer | str) -> Reducer:

@@ -158,12 +158,12 @@ class Stream:
                     await self._refill()
         except _StoreFailed as failed:
             await self._join()
-            raise failed.error from None
+            raise _never_an_end(failed.error) from None
         finally:
             self._reading = False
         failure, self.failure = self.failure, None
         if failure is not None:
-            raise failure
+            raise _never_an_end(failure)
         raise StopAsyncIteration
 
     @enable_ki_protection
@@ -185,7 +185,11 @@ class Stream:
             if self.ended:
                 return interrupt
             try:
-                await self._refill()
+                if self.closed:
+                    await self._wait()
+                    self.close()
+                else:
+                    await self._refill()
             except KeyboardInterrupt as exc:
                 interrupt = exc
             except _StoreFailed as failed:
@@ -233,16 +237,16 @@ class Stream:
         if service.batches:
             # The branches woken with the first are about to emit as well: give them their turn.
             await trio.lowlevel.cancel_shielded_checkpoint()
-        events = self._drain(one=not service.batches)
-        if events:
-            session = self.session
-            try:
+        session = self.session
+        try:
+            events = self._drain(one=not service.batches)
+            if events:
                 # All or nothing, so never cancelled half way.
                 with trio.CancelScope(shield=True):
                     await service.append(session.key, events, expected_seq=session.last_seq)
-            except BaseException as exc:  # noqa: BLE001  # carried to the reader
-                self.fail(exc)
-                raise _StoreFailed(exc) from None
+        except BaseException as exc:  # noqa: BLE001  # carried to the reader
+            self.fail(exc)
+            raise _StoreFailed(exc) from None
 
     def _record_next(self, append: _Append) -> None:
         """Drain and record one event, in a service that never blocks.
@@ -260,14 +264,14 @@ class Stream:
                 event = slot.event
                 self._batch.append(slot)
                 if event is not None:
-                    stamp_timestamp(event, self._clock())
-                    if not event.partial:
-                        session = self.session
-                        try:
+                    try:
+                        stamp_timestamp(event, self._clock())
+                        if not event.partial:
+                            session = self.session
                             append(session.key, (event,), expected_seq=session.last_seq)
-                        except BaseException as exc:  # noqa: BLE001  # as above
-                            self.fail(exc)
-                            raise _StoreFailed(exc) from None
+                    except BaseException as exc:  # noqa: BLE001  # as above
+                        self.fail(exc)
+                        raise _StoreFailed(exc) from None
                 return
 
     async def _join(self) -> None:
@@ -332,3 +336,12 @@ class Stream:
             if event.escalates:
                 self._on_escalate(cast("Emitter", slot.emitter))
         return event
+
+
+def _never_an_end(error: BaseException) -> BaseException:
+    """Keep a failure from passing for the end of the iteration, as Python does for generators."""
+    if not isinstance(error, StopAsyncIteration):
+        return error
+    stopped = RuntimeError("the session service raised StopAsyncIteration")
+    stopped.__cause__ = error
+    return stopped

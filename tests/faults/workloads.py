@@ -9,6 +9,7 @@ They are written against an instrumented copy of the packages, so everything com
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -134,20 +135,36 @@ async def leaves_early(pa: Any, session: Any) -> Any:
 
 
 async def cannot_be_cancelled(pa: Any, session: Any) -> Any:
-    """An agent that does not give up is closed, and does not give up even then, for long."""
+    """An agent that does not give up is closed."""
 
     @pa.agent
     async def stubborn(ctx: Any) -> Any:
-        closed = 0
-        while closed <= 100:
+        for _ in range(20):
+            with suppress(trio.Cancelled):
+                yield "on"
+
+    return await _cancelled(pa, stubborn)
+
+
+async def cannot_be_closed(pa: Any, session: Any) -> Any:
+    """Nor does this one give up when it is closed, for long."""
+
+    @pa.agent
+    async def immortal(ctx: Any) -> Any:
+        lives = 100
+        while lives >= 0:
             try:
                 yield "on"
             except trio.Cancelled:
                 pass
             except GeneratorExit:
-                closed += 1
+                lives -= 1
 
-    async with pa.Runner(stubborn).open("hello") as run:
+    return await _cancelled(pa, immortal)
+
+
+async def _cancelled(pa: Any, tree: Any) -> Any:
+    async with pa.Runner(tree).open("hello") as run:
         await anext(run)
         run.cancel("enough")
         try:
@@ -225,6 +242,48 @@ async def runs_in_a_thread(pa: Any, session: Any) -> Any:
     return await pa.Runner(in_a_thread).run("hello")
 
 
+async def store_fails_after_the_reader_left(pa: Any, session: Any) -> Any:
+    """A clean-up is recorded, and cannot be, while the block waits for it."""
+
+    @pa.agent
+    async def careful(ctx: Any) -> Any:
+        try:
+            yield "on"
+        finally:
+            with trio.CancelScope(shield=True):
+                with suppress(pa.StreamClosedError):
+                    yield "cleaned up"
+                await trio.sleep(1)
+
+    run = None
+    with suppress(StoreError):
+        async with pa.Runner(careful, session_service=_slow_store(pa, fails_at=3)).open(
+            "hi"
+        ) as run:
+            await anext(run)
+    return run.result
+
+
+async def opens_a_session_that_another_run_creates(pa: Any, session: Any) -> Any:
+    """The session is not there when asked for, and there when it is to be created."""
+
+    class Racing(pa.InMemorySessionService):  # type: ignore[misc]  # a class of the copy
+        asked = 0
+
+        async def get(self, **names: Any) -> Any:
+            self.asked += 1
+            if self.asked == 1:
+                await super().create(
+                    app_name=names["app_name"],
+                    user_id=names["user_id"],
+                    session_id=names["session_id"],
+                )
+                return None
+            return await super().get(**names)
+
+    return await pa.Runner(_leaf(pa, "a"), session_service=Racing()).run("hi", session_id="s")
+
+
 REAL_TIME = (runs_in_a_thread,)
 
 WORKLOADS: tuple[Workload, ...] = (
@@ -232,8 +291,11 @@ WORKLOADS: tuple[Workload, ...] = (
     reads_from_a_slow_store,
     leaves_early,
     cannot_be_cancelled,
+    cannot_be_closed,
     cleans_up_with_a_child,
     fails,
     store_fails,
+    store_fails_after_the_reader_left,
+    opens_a_session_that_another_run_creates,
     runs_in_a_thread,
 )

@@ -517,9 +517,9 @@ async def test_nasty_10_an_agent_that_swallows_every_base_exception(
         swallowing.clear()
     expected = {"sibling fails": [BoomError], "escalate": []}
     assert raised == expected.get(way, [UncancellableAgentError])
-    assert len(swallowed) == 4
+    # Cancelled three times, then closed as often as it takes, but not for ever.
     assert set(swallowed[:3]) <= {"Cancelled", "BranchCancelledError"}
-    assert swallowed[3] == "GeneratorExit"
+    assert set(swallowed[3:]) == {"GeneratorExit"}
     outcome = run.outcomes("both")[0]
     assert outcome.status == "failed"
     assert isinstance(outcome.error, UncancellableAgentError)

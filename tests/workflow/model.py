@@ -70,8 +70,10 @@ Node: TypeAlias = Leaf | Sequential | Parallel | Loop
 _Raw: TypeAlias = "list[tuple[int, Kind]] | tuple[str, int, list[_Raw]]"
 
 
-def nodes(*kinds: Kind, max_leaves: int = 6) -> st.SearchStrategy[Node]:
-    """Return trees whose leaves do things of these kinds."""
+def nodes(
+    *kinds: Kind, max_leaves: int = 6, top: Literal["any", "parallel", "loop"] = "any"
+) -> st.SearchStrategy[Node]:
+    """Return trees whose leaves do things of these kinds. ``top`` is what the root is."""
     acts = st.tuples(st.integers(0, 20), st.sampled_from(kinds))
     raw: st.SearchStrategy[_Raw] = st.recursive(
         st.lists(acts, min_size=1, max_size=3),
@@ -82,6 +84,9 @@ def nodes(*kinds: Kind, max_leaves: int = 6) -> st.SearchStrategy[Node]:
         ),
         max_leaves=max_leaves,
     )
+    if top != "any":
+        below = st.lists(raw, min_size=1, max_size=3)
+        raw = st.tuples(st.just(top), st.integers(1, 3), below)
     return raw.map(lambda drawn: _label(drawn, "n", _offsets()))
 
 

@@ -16,7 +16,7 @@ from parallel_agent import (
     Status,
     agent,
 )
-from tests.workflow.model import Loop, Model, Node, build, nodes, watch
+from tests.workflow.model import Model, Node, build, nodes, watch
 from tests.workflow.trees import (
     Diary,
     Escalate,
@@ -56,7 +56,7 @@ def test_it_adds_nothing_to_the_branch() -> None:
     assert {event.branch for event in events} == {None}
 
 
-@given(nodes("say", max_leaves=8).filter(lambda node: isinstance(node, Loop)))
+@given(nodes("say", max_leaves=4, top="loop"))
 def test_rounds_follow_each_other_as_the_model_says(node: Node) -> None:
     watch(build(node)).matches(Model().play(node))
 

@@ -567,7 +567,7 @@ def test_a_workflow_class_is_final_for_type_checkers() -> None:
 
 @pytest.mark.parametrize("tree", [None, SequentialAgent, "tree", [leaf("a")]], ids=repr)
 def test_a_runner_runs_agents_only(tree: Any) -> None:
-    with pytest.raises(TreeError, match="a Runner runs an agent"):
+    with pytest.raises(TreeError, match="what a Runner was given is no agent"):
         Runner(tree)
 
 
