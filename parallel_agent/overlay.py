@@ -282,7 +282,9 @@ class State(Mapping[str, Any]):
         """Add ``value`` to a key that has a reducer; recorded with the next event.
 
         Contributions are combined in the order in which their events are recorded, so none is
-        lost, whoever runs at the same time.
+        lost, whichever branches of this run contribute at the same time. (Another run's to an
+        ``app:`` or ``user:`` key are seen as of this run's start.) Combining costs what the
+        reducer costs: ``append`` copies the list, so it is not for lists of thousands.
 
         Raises:
             UnstorableError: the value has no JSON form.

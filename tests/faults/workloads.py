@@ -255,13 +255,13 @@ async def store_fails_after_the_reader_left(pa: Any, session: Any) -> Any:
                     yield "cleaned up"
                 await trio.sleep(1)
 
-    run = None
+    runner = pa.Runner(careful, session_service=_slow_store(pa, fails_at=3))
+    opened: list[Any] = []
     with suppress(StoreError):
-        async with pa.Runner(careful, session_service=_slow_store(pa, fails_at=3)).open(
-            "hi"
-        ) as run:
+        async with runner.open("hi") as run:
+            opened.append(run)
             await anext(run)
-    return run.result
+    return opened[0].result
 
 
 async def opens_a_session_that_another_run_creates(pa: Any, session: Any) -> Any:
