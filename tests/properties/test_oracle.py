@@ -29,6 +29,7 @@ from tests.support.laws import hold
 from tests.support.oracle import Line, agrees, expect, observed
 from tests.support.running import Case, Reader, perform
 from tests.support.scripts import (
+    Beside,
     Chain,
     Cleanup,
     Contribute,
@@ -396,6 +397,12 @@ KNOWN_TO_THE_ORACLE: list[tuple[Plant, st.SearchStrategy[Node]]] = [
     (_pending_writes_not_flushed, trees(Allowed(kept=True))),
     (_lost_acknowledgement, trees(Allowed(kept=True))),
 ]
+_EMITTING_TWICE = st.builds(
+    lambda first, second: Leaf(
+        "a", [Beside([Pause(first), Emit()], [Pause(second), Emit(), Emit()])]
+    ),
+    *[st.integers(0, 3)] * 2,
+)
 _WRITING = attrs.evolve(CALM, timeouts=True, background=False, cleanups=False)
 
 KNOWN_TO_THE_LAWS: list[tuple[Plant, st.SearchStrategy[Node]]] = [
@@ -408,7 +415,7 @@ KNOWN_TO_THE_LAWS: list[tuple[Plant, st.SearchStrategy[Node]]] = [
     (_siblings_not_sealed, _ENDED_IN_CLEANUP),
     (_siblings_visible, trees()),
     (_state_changes_before_hand_out, trees()),
-    (_newest_first, trees()),
+    (_newest_first, _EMITTING_TWICE),
     (_an_end_counted_twice, trees()),
     (_task_left_behind, trees()),
 ]

@@ -1,5 +1,7 @@
 """Drawn trees, schedules and readers; what must come of them; and the laws that always hold.
 
-``scripts`` says what a tree is, ``drawing`` draws one, ``running`` runs it for real and reports,
-``oracle`` says what must come of it, ``laws`` checks a report against what always holds.
+``scripts`` says what a tree is and makes agents of it, ``timing`` how its leaves keep time,
+``drawing`` draws one, ``running`` runs it and reports, with what ``recording`` noted. Two judges:
+``oracle`` says what must come of a tree (by a ``simulation``, not by the kernel), ``laws`` what
+holds for every report.
 """

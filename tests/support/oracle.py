@@ -7,15 +7,13 @@ list of its own. Time decides who goes next, and since every task wakes at momen
 
 The reader it assumes takes no time. It may stop at any event, in any way.
 
-Tasks are generators that yield when they wait: for a moment, or for other tasks. What trio does
-about cancellation (scopes, deadlines, shields, nurseries) is done here in a few lines.
+Its tasks and scopes are those of ``tests.support.simulation``.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Generator, Iterable, Mapping
-from typing import Any, Final, TypeAlias, assert_never
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, assert_never
 
 import attrs
 
@@ -40,6 +38,14 @@ from tests.support.scripts import (
     Within,
     Write,
     lanes_of,
+)
+from tests.support.simulation import (
+    Body,
+    CancelledHereError,
+    Scope,
+    SimulatedError,
+    Simulation,
+    Task,
 )
 from tests.support.timing import Kept
 
@@ -168,62 +174,17 @@ def expect(case: Case) -> Expected:
     return _Oracle(case).expected()
 
 
-# Tasks and scopes.
-
-
-class _CancelledError(Exception):
-    """Stands for trio.Cancelled."""
-
-
-class _SealedError(Exception):
+class _SealedError(SimulatedError):
     """Stands for BranchCancelledError."""
 
 
-class _FailedError(Exception):
+class _FailedError(SimulatedError):
     """A failure, with the labels of the steps that failed."""
 
     def __init__(self, labels: tuple[str, ...], message: str) -> None:
         super().__init__(message)
         self.labels = labels
         self.message = message
-
-
-class _Scope:
-    def __init__(
-        self, parent: _Scope | None, *, at: float = math.inf, shield: bool = False
-    ) -> None:
-        self.parent = parent
-        self.at = at
-        self.shield = shield
-
-    def cancel(self, now: float) -> None:
-        self.at = min(self.at, now)
-
-    def cancelled_from(self) -> float:
-        """Return when a task in this scope is cancelled, as things stand."""
-        at = math.inf
-        scope: _Scope | None = self
-        while scope is not None:
-            at = min(at, scope.at)
-            scope = None if scope.shield else scope.parent
-        return at
-
-
-_Body: TypeAlias = Generator["float | list[_Task]", None, None]
-
-
-class _Task:
-    def __init__(self, scope: _Scope) -> None:
-        self.scope = scope
-        self.body: _Body | None = None
-        self.begun = False
-        self.waits_for: float | list[_Task] = 0.0
-        self.error: Exception | None = None
-        self.on_end: Any = None
-
-    @property
-    def done(self) -> bool:
-        return self.body is None
 
 
 # The interpreter.
@@ -256,7 +217,7 @@ class _Activation:
     path: str
     branch: _Branch
     parent: _Activation | None
-    scope: _Scope
+    scope: Scope
     status: str = "running"
     failure: _FailedError | None = None
     own_failure: bool = False
@@ -279,28 +240,27 @@ class _Oracle:
     def __init__(self, case: Case) -> None:
         self._case = case
         self._timing = Kept(lanes_of(case.tree))
-        self._now = 0.0
-        self._tasks: list[_Task] = []
+        self._world = Simulation()
         self._log: list[Line] = []
         self._delivered: list[str] = []
         self._state: dict[str, Any] = dict(START)
         self._writers: dict[str, tuple[_Activation, int]] = {}
         self._looks: list[Seen] = []
         self._statuses = {"completed": 0, "failed": 0, "cancelled": 0}
-        self._root_scope = _Scope(None)
+        self._root_scope = Scope(None)
         self._branches: list[_Branch] = []
         self._reading = True
         self._stopped = False
 
     def expected(self) -> Expected:
-        task = _Task(self._root_scope)
+        task = Task(self._root_scope)
         root = _Activation(
             self._case.tree, self._case.tree.name, _Branch(None, []), None, self._root_scope
         )
         self._stop_if_due()
         task.body = self._activate(task, root)
-        self._tasks.append(task)
-        self._run_all()
+        self._world.start(task)
+        self._world.run()
         failure = None if root.failure is None else root.failure.labels
         way = self._case.reader.way
         status = root.status
@@ -321,48 +281,6 @@ class _Oracle:
             output=root.output if status == "completed" else None,
         )
 
-    # Time.
-
-    def _run_all(self) -> None:
-        while self._tasks:
-            task, moment = min(
-                ((task, self._next_moment(task)) for task in self._tasks), key=lambda item: item[1]
-            )
-            assert not math.isinf(moment), "the script waits for ever"
-            self._now = max(self._now, moment)
-            self._step(task)
-
-    def _next_moment(self, task: _Task) -> float:
-        if isinstance(task.waits_for, list):
-            return self._now if all(other.done for other in task.waits_for) else math.inf
-        return max(self._now, min(task.waits_for, task.scope.cancelled_from()))
-
-    def _step(self, task: _Task) -> None:
-        assert task.body is not None
-        try:
-            joins = isinstance(task.waits_for, list)  # a nursery's exit waits, cancelled or not
-            if task.begun and not joins and self._is_cancelled(task.scope):
-                task.waits_for = task.body.throw(_CancelledError())
-            else:
-                task.begun = True
-                task.waits_for = next(task.body)
-        except StopIteration:
-            task.body = None
-        except (_CancelledError, _SealedError, _FailedError) as error:
-            task.error = error
-            task.body = None
-        if task.body is None:
-            self._tasks.remove(task)
-            if task.on_end is not None:
-                task.on_end(task)
-
-    def _is_cancelled(self, scope: _Scope) -> bool:
-        return scope.cancelled_from() <= self._now
-
-    def _checkpoint(self, scope: _Scope) -> None:
-        if self._is_cancelled(scope):
-            raise _CancelledError
-
     # The reader.
 
     def _stop_if_due(self) -> None:
@@ -371,22 +289,22 @@ class _Oracle:
             return
         self._stopped = True
         self._reading = reader.way == "run.cancel"
-        self._root_scope.cancel(self._now)
+        self._root_scope.cancel(self._world.now)
 
     # Activations.
 
-    def _activate(self, task: _Task, me: _Activation, *, started: bool = False) -> _Body:
+    def _activate(self, task: Task, me: _Activation, *, started: bool = False) -> Body:
         """Run one activation to its one final status. Raises nothing."""
-        error: Exception | None = None
+        error: SimulatedError | None = None
         task.scope = me.scope
         try:
             if not started:
-                self._checkpoint(me.scope)
+                self._world.checkpoint(me.scope)
             yield from self._run(task, me)
             if me.pending or me.contributed:
                 self._emit(task, me, "", {})
-            self._checkpoint(task.scope)
-        except (_CancelledError, _SealedError, _FailedError) as caught:
+            self._world.checkpoint(task.scope)
+        except (CancelledHereError, _SealedError, _FailedError) as caught:
             error = caught
         match error:
             case None:
@@ -399,7 +317,7 @@ class _Oracle:
                 me.status = "cancelled"
         self._statuses[me.status] += 1
 
-    def _run(self, task: _Task, me: _Activation) -> _Body:
+    def _run(self, task: Task, me: _Activation) -> Body:
         match me.node:
             case Leaf(steps=steps):
                 yield from self._steps(task, me, steps)
@@ -419,24 +337,24 @@ class _Oracle:
             case _:
                 assert_never(me.node)
 
-    def _run_child(self, task: _Task, me: _Activation, node: Node, number: str) -> _Body:
+    def _run_child(self, task: Task, me: _Activation, node: Node, number: str) -> Body:
         child = _Activation(
-            node, f"{me.path}/{node.name}{number}", me.branch, me, _Scope(task.scope)
+            node, f"{me.path}/{node.name}{number}", me.branch, me, Scope(task.scope)
         )
-        runner = _Task(child.scope)
+        runner = Task(child.scope)
         runner.body = self._activate(runner, child)
-        self._tasks.append(runner)
+        self._world.start(runner)
         yield [runner]
         if child.failure is not None:
             me.own_failure = child.own_failure
             raise child.failure
         if child.status == "cancelled":
-            raise _SealedError if me.branch.sealed else _CancelledError
+            raise _SealedError if me.branch.sealed else CancelledHereError
         me.output = child.output
 
-    def _fan_out(self, task: _Task, me: _Activation, nodes: Iterable[Node]) -> _Body:
+    def _fan_out(self, task: Task, me: _Activation, nodes: Iterable[Node]) -> Body:
         fan = _FanOut([])
-        runners: list[_Task] = []
+        runners: list[Task] = []
         for node in nodes:
             segment = f"{me.node.name}.{node.name}"
             branch = _Branch(
@@ -446,23 +364,24 @@ class _Oracle:
             )
             self._branches.append(branch)
             child = _Activation(
-                node, f"{me.path}/{node.name}", branch, me, _Scope(task.scope), fan=fan
+                node, f"{me.path}/{node.name}", branch, me, Scope(task.scope), fan=fan
             )
             fan.children.append(child)
-            runner = _Task(child.scope)
+            runner = Task(child.scope)
             runner.body = self._activate(runner, child, started=True)
             runner.on_end = lambda _task, child=child: self._fail_fast(fan, child)
             runners.append(runner)
-        self._tasks.extend(runners)
+        for runner in runners:
+            self._world.start(runner)
         yield runners
         me.branch.add(sorted(seq for child in fan.children for seq in child.branch.own))
         me.output = {
             child.node.name: child.output for child in fan.children if child.status == "completed"
         }
-        interrupt: Exception | None = None
+        interrupt: SimulatedError | None = None
         try:
             self._emit(task, me, "", {}, outcomes=tuple(map(_outcome, fan.children)))
-        except (_CancelledError, _SealedError) as error:
+        except (CancelledHereError, _SealedError) as error:
             interrupt = error
         failed = [
             child
@@ -481,21 +400,21 @@ class _Oracle:
         if child.status == "failed":
             for other in fan.children:
                 if other is not child:
-                    other.scope.cancel(self._now)
+                    other.scope.cancel(self._world.now)
 
-    def _note_reach(self, task: _Task, me: _Activation) -> None:
+    def _note_reach(self, task: Task, me: _Activation) -> None:
         """Note it if what is raised in ``task`` is the cancellation of the whole activation."""
-        scope: _Scope | None = task.scope
+        scope: Scope | None = task.scope
         while scope is not None and scope is not me.scope and not scope.shield:
             scope = scope.parent
-        if scope is me.scope and self._is_cancelled(me.scope):
+        if scope is me.scope and self._world.is_cancelled(me.scope):
             me.reached = True
 
     # What a leaf does.
 
     def _steps(  # noqa: C901, PLR0912  # one case per kind of step
-        self, task: _Task, me: _Activation, steps: Iterable[Step]
-    ) -> _Body:
+        self, task: Task, me: _Activation, steps: Iterable[Step]
+    ) -> Body:
         for step in steps:
             match step:
                 case Emit():
@@ -515,8 +434,8 @@ class _Oracle:
                     me.contributed.setdefault(key, []).append(value)
                 case Pause(beats=beats, lane=lane):
                     try:
-                        yield self._timing.next(lane, self._now, beats)
-                    except _CancelledError:
+                        yield self._timing.next(lane, self._world.now, beats)
+                    except CancelledHereError:
                         self._note_reach(task, me)
                         raise
                 case Fail(label=label):
@@ -524,27 +443,29 @@ class _Oracle:
                 case Look():
                     self._looks.append(Seen(me.path, tuple(me.branch.view), self._visible(me)))
                 case Within(beats=beats, steps=inner, lane=lane):
-                    deadline = self._timing.next(lane, self._now, beats)
-                    yield from self._within(task, me, _Scope(task.scope, at=deadline), inner)
+                    deadline = self._timing.next(lane, self._world.now, beats)
+                    yield from self._within(task, me, Scope(task.scope, at=deadline), inner)
                 case Cleanup(steps=inner, after=after, shielded=shielded):
                     try:
                         yield from self._steps(task, me, inner)
                     finally:
-                        scope = _Scope(task.scope, shield=shielded)
+                        scope = Scope(task.scope, shield=shielded)
                         yield from self._within(task, me, scope, after)
                 case Beside(background=background, steps=inner):
                     yield from self._beside(task, me, background, inner)
                 case _:
                     assert_never(step)
 
-    def _within(self, task: _Task, me: _Activation, scope: _Scope, steps: Iterable[Step]) -> _Body:
+    def _within(self, task: Task, me: _Activation, scope: Scope, steps: Iterable[Step]) -> Body:
         task.scope = scope
         try:
             yield from self._steps(task, me, steps)
-        except _CancelledError:
+        except CancelledHereError:
             assert scope.parent is not None
             # A scope catches what is its own, unless one around it is cancelled as well.
-            if scope.at > self._now or (self._is_cancelled(scope.parent) and not scope.shield):
+            if scope.at > self._world.now or (
+                self._world.is_cancelled(scope.parent) and not scope.shield
+            ):
                 raise
         finally:
             assert scope.parent is not None
@@ -552,23 +473,23 @@ class _Oracle:
 
     def _beside(
         self,
-        task: _Task,
+        task: Task,
         me: _Activation,
         background: Iterable[Step],
         steps: Iterable[Step],
-    ) -> _Body:
-        nursery = _Scope(task.scope)
-        beside = _Task(nursery)
+    ) -> Body:
+        nursery = Scope(task.scope)
+        beside = Task(nursery)
         beside.body = self._steps(beside, me, background)
-        beside.on_end = lambda ended: nursery.cancel(self._now) if ended.error else None
-        self._tasks.append(beside)
-        errors: list[Exception] = []
+        beside.on_end = lambda ended: nursery.cancel(self._world.now) if ended.error else None
+        self._world.start(beside)
+        errors: list[SimulatedError] = []
         task.scope = nursery
         try:
             yield from self._steps(task, me, steps)
-        except (_CancelledError, _SealedError, _FailedError) as error:
+        except (CancelledHereError, _SealedError, _FailedError) as error:
             errors.append(error)
-            nursery.cancel(self._now)
+            nursery.cancel(self._world.now)
         yield [beside]
         assert nursery.parent is not None
         task.scope = nursery.parent
@@ -580,14 +501,14 @@ class _Oracle:
             raise _FailedError(labels, _GROUP)
         if any(isinstance(error, _SealedError) for error in errors):
             raise _SealedError
-        if errors and self._is_cancelled(nursery.parent):
-            raise _CancelledError
+        if errors and self._world.is_cancelled(nursery.parent):
+            raise CancelledHereError
 
     # Events and state.
 
     def _emit(
         self,
-        task: _Task,
+        task: Task,
         me: _Activation,
         text: str,
         delta: Mapping[str, Any],
@@ -599,9 +520,9 @@ class _Oracle:
     ) -> None:
         if me.branch.sealed:
             raise _SealedError
-        if self._is_cancelled(task.scope):
+        if self._world.is_cancelled(task.scope):
             self._note_reach(task, me)
-            raise _CancelledError
+            raise CancelledHereError
         if not partial:
             self._write_output(me, text, output)
             writes = self._settle(me, delta)
@@ -615,9 +536,9 @@ class _Oracle:
             self._delivered.append(text)
             self._stop_if_due()
         # The reader has cancelled the run while it held the event: recorded, not acknowledged.
-        if self._is_cancelled(task.scope):
+        if self._world.is_cancelled(task.scope):
             self._note_reach(task, me)
-            raise _CancelledError
+            raise CancelledHereError
 
     def _settle(self, me: _Activation, delta: Mapping[str, Any]) -> dict[str, Any]:
         writes = dict(me.pending)
@@ -676,7 +597,7 @@ class _Oracle:
             me.fan.decided = True
             for other in me.fan.children:
                 if other is not me and other.status == "running":
-                    other.scope.cancel(self._now)
+                    other.scope.cancel(self._world.now)
                     self._seal(other.branch)
         above = me.parent
         while above is not None and not isinstance(above.node, Loop):

@@ -1,4 +1,4 @@
-"""The helpers of these tests do what they say."""
+"""The scripted leaves and the readers of these tests do what they say."""
 
 from __future__ import annotations
 
