@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import builtins
 import importlib
+import inspect
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -81,9 +82,8 @@ class Faults:
         try:
             self.reach(site, "before")
         except BaseException:
-            close = getattr(awaitable, "close", None)
-            if close is not None:
-                close()  # or Python complains that nobody awaited it
+            if inspect.iscoroutine(awaitable):
+                awaitable.close()  # or Python complains that nobody awaited it
             raise
         result = await awaitable
         self.reach(site, "after")
