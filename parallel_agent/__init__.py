@@ -24,6 +24,7 @@ from parallel_agent.errors import (  # noqa: E402
     EmitError,
     EscapedCancellationError,
     MessageTypeError,
+    PluginError,
     ReadError,
     RunEndedError,
     StateConflictError,
@@ -36,6 +37,7 @@ from parallel_agent.errors import (  # noqa: E402
 from parallel_agent.function_agent import FunctionAgent, agent  # noqa: E402
 from parallel_agent.lifecycle import Status  # noqa: E402
 from parallel_agent.overlay import State  # noqa: E402
+from parallel_agent.plugin import DROP_EVENT, DropEvent, Plugin  # noqa: E402
 from parallel_agent.run import Result, Run, RunStatistics  # noqa: E402
 from parallel_agent.runner import Runner  # noqa: E402
 from parallel_agent.workflow.loop import LoopAgent  # noqa: E402
@@ -49,6 +51,7 @@ from session.service import SessionService  # noqa: E402
 from session.state import FrozenValueError, UnstorableError  # noqa: E402
 
 __all__ = [
+    "DROP_EVENT",
     "ActivationEndedError",
     "Agent",
     "AgentCallback",
@@ -56,6 +59,7 @@ __all__ = [
     "AgentFunctionError",
     "BranchCancelledError",
     "Content",
+    "DropEvent",
     "EmitError",
     "EscapedCancellationError",
     "Event",
@@ -71,6 +75,8 @@ __all__ = [
     "MessageTypeError",
     "Outcome",
     "ParallelAgent",
+    "Plugin",
+    "PluginError",
     "ReadError",
     "Result",
     "Run",

@@ -35,8 +35,10 @@ from session.event import Event, stamp_origin
 from session.session import SessionKey
 
 if TYPE_CHECKING:
-    # For annotations only: an activation asks its agent for a name and an output key.
+    # For annotations only: an activation asks its agent for a name and an output key, and hands
+    # its events to the plugins; both take contexts, which are made of activations.
     from parallel_agent.agent import Agent
+    from parallel_agent.plugin import Plugins
 
 __all__ = [
     "Activation",
@@ -88,6 +90,7 @@ class Invocation:
     shared: SharedState
     threads: trio.CapacityLimiter
     run_child: Callable[..., Any]
+    plugins: Plugins
     counts: Counts = attrs.field(factory=Counts)
     outcomes: dict[str, tuple[Outcome, ...]] = attrs.Factory(dict[str, tuple[Outcome, ...]])
     outputs: dict[str, Any] = attrs.Factory(dict[str, Any])
@@ -225,7 +228,7 @@ class Activation:
     # Its events.
 
     @enable_ki_protection
-    async def emit(self, item: Event | Content | str) -> Event:  # noqa: C901, PLR0912  # inlined for speed
+    async def emit(self, item: Event | Content | str) -> Event:  # noqa: C901, PLR0912, PLR0915  # inlined for speed
         """See `InvocationContext.emit`."""
         # By exact type, the quickest question: nearly everything is one of the two.
         text = type(item) is str
@@ -233,13 +236,21 @@ class Activation:
             event = Event(item)  # type: ignore[arg-type]  # a text, see above
         else:
             event = item if type(item) is Event else _as_event(item)
-        stream = self.invocation.stream
+        invocation = self.invocation
+        stream = invocation.stream
         lane = self.lane
         if self.status is not _RUNNING or lane.sealed or stream.closed:
             self.refuse()
         if event.origin is not UNPLACED or event.seq is not None:
             message = f"{event!r} was emitted already; make a new event"
             raise EmitError(message)
+        if invocation.plugins.on_event:
+            replaced = await invocation.plugins.event(self, event)
+            if replaced is None:
+                return event
+            event, text = replaced, False
+            if self.status is not _RUNNING or lane.sealed or stream.closed:
+                self.refuse()
         event.seal()
         slot = lane.slot
         if slot is None or slot.state != FREE:
@@ -320,6 +331,9 @@ class Activation:
             raise StreamClosedError(message)
         if self.lane.sealed:
             raise BranchCancelledError(sealed_message(self.lane))
+        if self.status is Status.PENDING:
+            message = f"agent {self.agent.name!r} has not started; its context cannot emit yet"
+            raise ActivationEndedError(message)
         message = (
             f"agent {self.agent.name!r} ({self.place.path}) has ended ({self.status}); "
             "its context cannot emit any more. Let tasks that emit end before their agent does: "

@@ -18,18 +18,21 @@ from trio.lowlevel import checkpoint_if_cancelled, disable_ki_protection, enable
 
 from parallel_agent.activation import Activation
 from parallel_agent.agent import Agent, AgentCallback, check_agent
+from parallel_agent.barrier import Outcome
 from parallel_agent.branch import Place
 from parallel_agent.context import InvocationContext
 from parallel_agent.errors import (
     BranchCancelledError,
     EscapedCancellationError,
+    PluginError,
     RunEndedError,
     StreamClosedError,
     UncancellableAgentError,
     members,
     note_origin,
+    note_plugin,
 )
-from parallel_agent.lifecycle import Status, Step
+from parallel_agent.lifecycle import Status, Step, advance
 from session.content import Content
 from session.event import Event
 
@@ -132,6 +135,8 @@ async def activate(activation: Activation) -> None:
                 await checkpoint_if_cancelled()
             except BaseException as exc:  # noqa: BLE001  # sorted out below; nothing is swallowed
                 error = exc
+                if activation.invocation.plugins.on_agent_error:
+                    error = await _ask_plugins(activation, exc)
     except RuntimeError:
         # Everything the agent raises is caught inside: this is the scope itself, which found
         # another one still open inside it.
@@ -146,27 +151,86 @@ async def activate(activation: Activation) -> None:
             activation.own = await _failed_of_itself(activation, failure)
             note_origin(failure, activation.place.path)
         activation.error = failure
+    if activation.invocation.plugins.on_agent_end and activation.status is Status.RUNNING:
+        step = _tell_plugins(activation, step)
     activation.end(step)
 
 
 async def _perform(activation: Activation) -> None:
     agent = activation.agent
     ctx = InvocationContext(activation)
-    if agent.before_agent_callback:
+    plugins = activation.invocation.plugins
+    instead: Content | Event | str | None = None
+    if plugins.before_run and activation.parent is None:
+        instead = await plugins.first(plugins.before_run, ctx)
+    if plugins.before_agent and instead is None:
+        instead = await plugins.first(plugins.before_agent, ctx)
+    if agent.before_agent_callback and instead is None:
         instead = await _call_back(agent.before_agent_callback, ctx)
-        if instead is not None:
-            await activation.emit(instead)
-            activation.store_output()
-            return
+    if instead is not None:
+        await activation.emit(instead)
+        activation.store_output()
+        return
     if agent.run_shape == "generator":
         await _drive(activation, agent.run(ctx))  # type: ignore[arg-type]  # told apart by _kind
     else:
         await _run_coroutine(activation, ctx)
-    if agent.after_agent_callback:
+    extra: Content | Event | str | None = None
+    if plugins.after_agent:
+        extra = await plugins.first(plugins.after_agent, ctx)
+    if agent.after_agent_callback and extra is None:
         extra = await _call_back(agent.after_agent_callback, ctx)
-        if extra is not None:
-            await activation.emit(extra)
+    if extra is not None:
+        await activation.emit(extra)
     activation.store_output()
+
+
+async def _ask_plugins(activation: Activation, error: BaseException) -> BaseException | None:
+    """Let the plugins turn a failure into an event. Return what is left of it: None, if they do."""
+    failure = _split_cancellation(activation, error)
+    if not isinstance(failure, Exception) or isinstance(failure, RunEndedError):
+        return error
+    if activation.scope.cancel_called or await _cancelled_here():
+        return error
+    plugins = activation.invocation.plugins
+    try:
+        instead = await plugins.first(
+            plugins.on_agent_error, InvocationContext(activation), failure
+        )
+        if instead is None:
+            return error
+        await activation.emit(instead)
+        activation.store_output()
+        await activation.flush()
+        await checkpoint_if_cancelled()
+    except BaseException as exc:  # noqa: BLE001  # judged as if the agent had raised it
+        return exc
+    return None
+
+
+def _tell_plugins(activation: Activation, step: Step) -> Step:
+    """Tell the plugins how an activation is about to end; return how it ends."""
+    status = advance(activation.status, step)
+    outcome = Outcome(
+        name=activation.agent.name,
+        path=activation.place.path,
+        status=status,
+        error=activation.error,
+        own=activation.own,
+        output=activation.output if status is Status.COMPLETED else None,
+        duration=activation.duration,
+    )
+    trouble = activation.invocation.plugins.ended(InvocationContext(activation), outcome)
+    if trouble is None:
+        return step
+    if activation.error is not None and isinstance(trouble, PluginError):
+        note_plugin(activation.error, trouble)
+        return step
+    activation.error = trouble
+    activation.own = step is Step.COMPLETE
+    activation.source = None
+    note_origin(trouble, activation.place.path)
+    return Step.FAIL
 
 
 @disable_ki_protection

@@ -14,6 +14,7 @@ A name says whose doing it was::
     │   ├── EscapedCancellationError   a helper generator held a cancel scope over a ``yield``
     │   └── UncancellableAgentError    an agent went on yielding although it was cancelled
     ├── StateConflictError          two branches that do not see each other wrote one key
+    ├── PluginError                 a hook of a plugin raised, or returned what it must not
     └── RunEndedError               nobody: the run is over, or this part of it
         ├── BranchCancelledError    the branch was ended by a sibling's decision
         └── StreamClosedError       the run's stream is closed
@@ -36,6 +37,7 @@ __all__ = [
     "EmitError",
     "EscapedCancellationError",
     "MessageTypeError",
+    "PluginError",
     "ReadError",
     "RunEndedError",
     "StateConflictError",
@@ -115,6 +117,23 @@ class StateConflictError(AgentError):
         self.branches = (first, second)
 
 
+class PluginError(AgentError):
+    """A hook of a plugin raised; ``__cause__`` is what it raised.
+
+    Attributes:
+        plugin: the plugin's name.
+        hook: the name of its method.
+    """
+
+    def __init__(self, plugin: str, hook: str, cause: BaseException) -> None:
+        """Name the plugin and its hook."""
+        kind, said = describe(cause)
+        super().__init__(f"plugin {plugin!r} failed in {hook}: {kind}: {said}")
+        self.plugin = plugin
+        self.hook = hook
+        self.__cause__ = cause
+
+
 class RunEndedError(AgentError):
     """The run, or the branch, has ended. Nobody's mistake: clean up and return."""
 
@@ -148,6 +167,14 @@ def note_other(error: BaseException, path: str, other: BaseException) -> None:
     """Note on ``error`` that ``other`` was raised at ``path`` while ``error`` is the one raised."""
     summary = f"{type(other).__name__}: {_short(other)}"
     note = f"{_OUR_NOTES[1]}{path}: {summary}"
+    notes = _notes(error)
+    if note not in notes:
+        _set_notes(error, [*notes, note])
+
+
+def note_plugin(error: BaseException, other: PluginError) -> None:
+    """Note on ``error`` that a plugin failed as well, while it was told of the end."""
+    note = f"then {other}"
     notes = _notes(error)
     if note not in notes:
         _set_notes(error, [*notes, note])

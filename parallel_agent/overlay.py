@@ -378,6 +378,14 @@ class State(Mapping[str, Any]):
 
     # The runtime's side.
 
+    def plain_pending(self) -> dict[str, Any]:
+        """Return a copy of the writes that go with the next event, without contributions."""
+        return {
+            key: value
+            for key, value in self.pending.items()
+            if not isinstance(value, _Contributions)
+        }
+
     def attach(self, event: Event, slot: Slot) -> None:
         """Let ``event``, about to be queued in ``slot``, take the pending writes along."""
         writes = self.pending

@@ -22,12 +22,13 @@ from parallel_agent.activation import Activation, Invocation, RunConfig
 from parallel_agent.agent import Agent
 from parallel_agent.barrier import Outcome
 from parallel_agent.branch import Branch, Place
-from parallel_agent.context import find_outcomes
+from parallel_agent.context import InvocationContext, find_outcomes
 from parallel_agent.drive import activate, run_child
-from parallel_agent.errors import ReadError
+from parallel_agent.errors import PluginError, ReadError, note_plugin
 from parallel_agent.lane import Lane
 from parallel_agent.lifecycle import Status, Step, advance
 from parallel_agent.overlay import OnConflict, SharedState
+from parallel_agent.plugin import Plugins
 from parallel_agent.stream import Stream
 from session.actions import EventActions
 from session.content import Content
@@ -92,6 +93,7 @@ class RunSetup:
     service: SessionService
     reducers: Mapping[str, Reducer]
     on_conflict: OnConflict
+    plugins: Plugins
     clock: Callable[[], float]
     new_id: Callable[[], str]
 
@@ -266,10 +268,15 @@ class OpenRun:
         invocation_id = self._setup.new_id()
         session = await self._load()
         first = len(session.events)
-        if self._content is not None or self._state_delta:
-            await self._record_message(session, invocation_id)
-            first += 1
         root = self._prepare(session, invocation_id)
+        invocation = root.invocation
+        if invocation.user_content is not None:
+            invocation.user_content = await self._setup.plugins.message(
+                InvocationContext(root), invocation.user_content
+            )
+        if invocation.user_content is not None or self._state_delta:
+            await self._record_message(session, invocation)
+            first += 1
         self._core = _Core(root, first)
         self._nursery = trio.open_nursery()
         nursery = await self._nursery.__aenter__()
@@ -297,11 +304,11 @@ class OpenRun:
                 raise
             return session
 
-    async def _record_message(self, session: Session, invocation_id: str) -> None:
+    async def _record_message(self, session: Session, invocation: Invocation) -> None:
         actions = EventActions(state_delta=dict(self._state_delta or {}))
-        event = Event(self._content, actions=actions)
+        event = Event(invocation.user_content, actions=actions)
         event.seal()
-        stamp_origin(event, Origin(author=USER, invocation_id=invocation_id))
+        stamp_origin(event, Origin(author=USER, invocation_id=invocation.id))
         stamp_timestamp(event, self._setup.clock())
         written = event.delta  # the service drops what is temporary
         with trio.CancelScope(shield=True):
@@ -331,6 +338,7 @@ class OpenRun:
             shared=shared,
             threads=trio.CapacityLimiter(self._config.max_threads),
             run_child=run_child,
+            plugins=setup.plugins,
         )
         line = Branch()
         place = Place(setup.tree.name, invocation_id=invocation_id, line=line)
@@ -363,6 +371,13 @@ class OpenRun:
                 # The tree's task never raises: this can only be an interrupt of the main task.
                 late = group.exceptions[0]
             core.conclude(broken=broken)
+        if self._setup.plugins.after_run and core.result is not None:
+            trouble = await self._setup.plugins.ran(InvocationContext(core.root), core.result)
+            first = error or stream.failure or late
+            if isinstance(trouble, PluginError) and first is not None:
+                note_plugin(first, trouble)
+            elif first is None or not isinstance(trouble, trio.Cancelled):
+                late = trouble or late
         if error is None:
             failure, stream.failure = stream.failure, None
             if failure is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -13,6 +13,7 @@ from parallel_agent.activation import RunConfig
 from parallel_agent.agent import Agent, check_agent
 from parallel_agent.errors import MessageTypeError
 from parallel_agent.overlay import OnConflict
+from parallel_agent.plugin import Plugin, Plugins
 from parallel_agent.run import OpenRun, Result, RunSetup
 from session.content import Content
 from session.event import USER
@@ -35,12 +36,14 @@ class Runner:
             ``merge``, ``max``).
         on_conflict: what happens when two branches that do not see each other write one key:
             ``"last"`` recorded wins, or ``"error"`` raises `StateConflictError` at the later.
+        plugins: hooks into all its runs, asked in this order; see `Plugin`.
         clock: seconds since the epoch, for the times of events.
         new_id: makes ids of invocations, and of sessions that were not given one.
 
     Raises:
         TreeError: ``tree`` is no agent.
-        ValueError: an unknown reducer or conflict rule.
+        TypeError: something is not of the kind it must be.
+        ValueError: an unknown reducer or conflict rule; two plugins of one name.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Runner:
         session_service: SessionService | None = None,
         reducers: Mapping[str, Reducer | str] | None = None,
         on_conflict: OnConflict = "last",
+        plugins: Iterable[Plugin] = (),
         clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: str(uuid4()),
     ) -> None:
@@ -75,6 +79,7 @@ class Runner:
             service=session_service,
             reducers=_as_reducers(reducers),
             on_conflict=on_conflict,
+            plugins=Plugins(plugins),
             clock=clock,
             new_id=new_id,
         )
