@@ -12,7 +12,6 @@ from parallel_agent._shadow import refuse_shadowed_session
 # for ours, run, and fail with an error that points nowhere.
 refuse_shadowed_session(__file__)
 
-from parallel_agent.activation import RunConfig  # noqa: E402
 from parallel_agent.agent import Agent, AgentCallback  # noqa: E402  # see above
 from parallel_agent.barrier import Outcome  # noqa: E402
 from parallel_agent.context import InvocationContext  # noqa: E402
@@ -35,6 +34,7 @@ from parallel_agent.errors import (  # noqa: E402
     UsageError,
 )
 from parallel_agent.function_agent import FunctionAgent, agent  # noqa: E402
+from parallel_agent.invocation import RunConfig  # noqa: E402
 from parallel_agent.lifecycle import Status  # noqa: E402
 from parallel_agent.overlay import State  # noqa: E402
 from parallel_agent.plugin import DROP_EVENT, DropEvent, Plugin  # noqa: E402

@@ -1,8 +1,7 @@
-"""One run of one agent, and what all activations of one run of a tree share.
+"""One run of one agent: the runtime's side of an agent at work.
 
-`Activation` is the runtime's side of an agent at work: status, output, cancel scope, its place
-in the tree of live activations. `Invocation` is what they share. Agents see both through
-`parallel_agent.context.InvocationContext`.
+Status, output, cancel scope, attempts, slots, its place in the tree of live activations. Agents
+see it through `parallel_agent.context.InvocationContext`.
 
 `Activation.emit` is the kernel's one way in for events. Order: an activation's events are
 recorded in the order of its calls. Blocking: it returns when the reader has come back for the
@@ -11,8 +10,10 @@ next event. Errors: see `InvocationContext.emit`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from random import Random
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast
 
 import attrs
 import trio
@@ -25,81 +26,39 @@ from parallel_agent.errors import (
     BranchCancelledError,
     EmitError,
     StreamClosedError,
+    TransferError,
 )
+from parallel_agent.invocation import IdleWatch, Invocation
 from parallel_agent.lane import FREE, IN_FLIGHT, QUEUED, UNPLACED, Lane, seal, sealed_message
 from parallel_agent.lifecycle import Status, Step, advance
-from parallel_agent.overlay import SharedState, State
+from parallel_agent.limiter import Limiter
+from parallel_agent.overlay import State
+from parallel_agent.shared_state import Layer, SharedState
 from parallel_agent.stream import Stream
 from session.content import Content
 from session.event import Event, stamp_origin
 from session.session import SessionKey
 
 if TYPE_CHECKING:
-    # For annotations only: an activation asks its agent for a name and an output key, and hands
-    # its events to the plugins; both take contexts, which are made of activations.
+    # For annotations only: an activation asks its agent for a name and a few options.
     from parallel_agent.agent import Agent
-    from parallel_agent.plugin import Plugins
 
 __all__ = [
+    "NO_INPUT",
     "Activation",
-    "Invocation",
-    "RunConfig",
     "cancel_subtree",
     "seal_subtree",
     "stop_starting",
 ]
 
 
-@attrs.frozen
-class RunConfig:
-    """How one run behaves.
+NO_INPUT: Final[Any] = object()
+"""What an activation is given that works on what its parent works on."""
 
-    Attributes:
-        max_threads: how many plain functions may run at a time, each in a thread of its own;
-            the others wait for one to end.
-    """
-
-    max_threads: int = attrs.field(
-        default=64, validator=[attrs.validators.instance_of(int), attrs.validators.ge(1)]
-    )
-
+MAX_TRANSFERS: Final = 25
+"""How many agents may hand over to each other in a row."""
 
 _RUNNING = Status.RUNNING  # an enum's members are slow to look up, and this one is, for every event
-
-
-@attrs.define(eq=False)
-class Counts:
-    """How many activations have started and ended, by status. Written by `Activation` alone."""
-
-    started: int = 0
-    completed: int = 0
-    failed: int = 0
-    cancelled: int = 0
-    waiting: int = 0
-
-
-@attrs.define(eq=False)
-class Invocation:
-    """What the activations of one run share."""
-
-    id: str
-    key: SessionKey
-    user_content: Content | None
-    config: RunConfig
-    stream: Stream
-    shared: SharedState
-    threads: trio.CapacityLimiter
-    run_child: Callable[..., Any]
-    plugins: Plugins
-    counts: Counts = attrs.field(factory=Counts)
-    outcomes: dict[str, tuple[Outcome, ...]] = attrs.Factory(dict[str, tuple[Outcome, ...]])
-    outputs: dict[str, Any] = attrs.Factory(dict[str, Any])
-    _tick: int = 0
-
-    def tick(self) -> int:
-        """Return the next tick of the counter that orders forks and joins."""
-        self._tick += 1
-        return self._tick
 
 
 class Activation:
@@ -122,11 +81,23 @@ class Activation:
         catches_escalate: it is a loop.
         escalated: an escalating event below it has been handed out.
         on_escalate: ends its siblings; set by a fan-out that acts on its direct children.
+        input: what it was given to work on, a JSON value; None if nothing was (`has_input`).
+        gate: its fan-out's own limit, held for its life.
+        prologue: awaited before it starts.
+        transfers: how many handed over to each other to get here.
+        given_up: a failure for which an agent at or below it has used up its attempts.
+        idle: the nearest watch, here or above, over the time between events.
+        suspended: it waits for a person, and the run is to end without the answer.
+        was_started: it got as far as to run.
     """
 
     __slots__ = (
         "_has_output",
+        "_holds_slots",
+        "_limiters",
         "_output_key",
+        "_transfer_to",
+        "_waits",
         "_written_output",
         "agent",
         "barren",
@@ -135,6 +106,11 @@ class Activation:
         "duration",
         "error",
         "escalated",
+        "gate",
+        "given_up",
+        "has_input",
+        "idle",
+        "input",
         "invocation",
         "lane",
         "numbers",
@@ -143,11 +119,15 @@ class Activation:
         "own",
         "parent",
         "place",
+        "prologue",
         "reached",
         "scope",
         "source",
         "state",
         "status",
+        "suspended",
+        "transfers",
+        "was_started",
     )
 
     def __init__(
@@ -159,6 +139,7 @@ class Activation:
         lane: Lane,
         parent: Activation | None = None,
         on_escalate: Callable[[Activation], None] | None = None,
+        input: Any = NO_INPUT,
     ) -> None:
         """Make a pending activation; it does nothing until it is driven."""
         self.agent = agent
@@ -168,7 +149,20 @@ class Activation:
         self.parent = parent
         self.on_escalate = on_escalate
         self.scope = trio.CancelScope()
-        self.state = State(invocation.shared, lane)
+        if parent is None:
+            self.state = State(invocation.shared, lane)
+            self.idle: IdleWatch | None = None
+            self.input: Any = None if input is NO_INPUT else input
+        else:
+            self.state = State(invocation.shared, lane, parent.state.layer)
+            self.idle = parent.idle
+            # A workflow's input is for the agents in it.
+            self.input = parent.input if input is NO_INPUT else input
+        self.has_input = input is not NO_INPUT or (parent is not None and parent.has_input)
+        self.gate: Limiter | None = None
+        self.prologue: Callable[[], Awaitable[None]] | None = None
+        self.transfers = 0
+        self._transfer_to: Agent | None = None
         self.status = Status.PENDING
         self.error: BaseException | None = None
         self.own = False
@@ -181,7 +175,13 @@ class Activation:
         self.barren = False
         self.catches_escalate = False
         self.escalated = False
+        self.given_up: BaseException | None = None
+        self.suspended = False
+        self.was_started = False
         self.duration = 0.0
+        self._limiters = invocation.limiters(agent.limiter)
+        self._holds_slots = False
+        self._waits = 0
         self._has_output = False
         self._output_key = agent.output_key
 
@@ -190,6 +190,7 @@ class Activation:
     def start(self) -> None:
         """Begin to run."""
         self.status = advance(self.status, Step.START)
+        self.was_started = True
         self.invocation.counts.started += 1
 
     def end(self, step: Step) -> None:
@@ -204,6 +205,8 @@ class Activation:
             self.invocation.outputs[self.agent.name] = self.output
         elif step is Step.FAIL:
             counts.failed += 1
+        elif step is Step.WAIT:
+            counts.waiting += 1
         else:
             counts.cancelled += 1
 
@@ -224,6 +227,80 @@ class Activation:
             self.numbers = {}
         number = self.numbers[name] = self.numbers.get(name, 0) + 1
         return number
+
+    # Its attempts.
+
+    def begin_attempt(self) -> State:
+        """Give what an attempt writes a layer of its own; return the state below it."""
+        below = self.state
+        self.state = State(
+            self.invocation.shared, self.lane, Layer(self.invocation.shared, below.layer)
+        )
+        return below
+
+    def end_attempt(self, below: State, *, succeeded: bool) -> None:
+        """Keep what the attempt has written, or forget it."""
+        attempt, self.state = self.state, below
+        attempt.ended = True
+        if succeeded:
+            if attempt.layer is not None:
+                below.absorb(attempt.layer.writes)
+            below.absorb(attempt.pending)
+
+    def next_attempt(self) -> None:
+        """Begin anew: what the last attempt emitted stays in the log, and is nobody's history."""
+        self.place.void = True
+        self.place = self.place.again()
+        self.source = self.error = self.output = self._written_output = self.numbers = None
+        self._transfer_to = None
+        self._has_output = self.escalated = False
+
+    # Its slots in limiters. Held while it works, given up while it waits inside the runtime.
+
+    async def take_slots(self, *, returning: bool = False) -> None:
+        """Wait for a slot in every limiter that counts this agent. Cancelled, it holds none."""
+        taken: list[Limiter] = []
+        try:
+            # In one order everywhere, the run's own last: no two can wait for each other.
+            for limiter in self._limiters:
+                await limiter.acquire(returning=returning)
+                taken.append(limiter)
+        except BaseException:
+            for limiter in taken:
+                limiter.release()
+            raise
+        self._holds_slots = True
+
+    @property
+    def limited(self) -> bool:
+        """Whether a limiter counts this agent."""
+        return bool(self._limiters)
+
+    def give_slots(self) -> None:
+        """Give up its slots, if it holds any."""
+        if self._holds_slots:
+            self._holds_slots = False
+            for limiter in self._limiters:
+                limiter.release()
+
+    def step_aside(self) -> None:
+        """Hold no slot for a while: the agent waits, or runs beside those it waits for."""
+        self._waits += 1
+        self.give_slots()
+
+    async def step_back(self) -> None:
+        """Take the slots back: after the last of such waits, if several tasks of one agent wait.
+
+        Not called after a wait that was cancelled (see `stay_aside`): what is left to do then is
+        to clean up, and that must not wait for others.
+        """
+        self._waits -= 1
+        if self._limiters and not self._waits and self.status is _RUNNING:
+            await self.take_slots(returning=True)
+
+    def stay_aside(self) -> None:
+        """End a wait that was cancelled, and hold no slot."""
+        self._waits -= 1
 
     # Its events.
 
@@ -251,6 +328,8 @@ class Activation:
             event, text = replaced, False
             if self.status is not _RUNNING or lane.sealed or stream.closed:
                 self.refuse()
+        if not text and event.transfer_to_agent is not None:
+            self._find_target(event.transfer_to_agent)
         event.seal()
         slot = lane.slot
         if slot is None or slot.state != FREE:
@@ -268,15 +347,22 @@ class Activation:
         stream.queue.append(slot)
         if not stream.announced:
             stream.announce()
+        idle = self.idle
+        if idle is not None:
+            idle.pause()
         try:
             await wait_task_rescheduled(slot)
         except BaseException:
             slot.abandon()
+            if idle is not None:
+                idle.resume()
             if event.origin is self.place:
                 self._note_output(event)  # not withdrawn: it is, or will be, recorded
             else:
                 self._written_output = None
             raise
+        if idle is not None:
+            idle.resume()
         if text:
             if item and not self._has_output:
                 self.output = item
@@ -299,6 +385,10 @@ class Activation:
         """
         if self.state.pending:
             await self.emit(Event())
+        await self.fence()
+
+    async def fence(self) -> None:
+        """Wait until all this branch has emitted is handed out."""
         lane = self.lane
         slot = lane.slot
         if lane.unsettled or lane.flight or (slot is not None and slot.state in IN_FLIGHT):
@@ -319,10 +409,14 @@ class Activation:
         stream.queue.append(slot)
         if not stream.announced:
             stream.announce()
+        if self.idle is not None:
+            self.idle.pause()
         try:
             await wait_task_rescheduled(slot)
         finally:
             slot.abandon()
+            if self.idle is not None:
+                self.idle.resume()
 
     def refuse(self) -> None:
         """Raise what says why nothing can be emitted, or started, any more."""
@@ -356,9 +450,40 @@ class Activation:
             return event.text
         return self.output
 
+    def _find_target(self, name: str) -> Agent:
+        """Return the agent to hand over to, or refuse."""
+        agent = self.agent
+        above: Activation | None = self
+        while above is not None:
+            target = above.agent.find_agent(name)
+            if target is not None:
+                break
+            above = above.parent
+        else:
+            message = f"agent {agent.name!r} cannot transfer to {name!r}: no agent has that name"
+            raise TransferError(message)
+        if target.find_agent(agent.name) is not None:
+            what = "itself" if target is agent else f"{name!r}, which stands above it and runs"
+            message = f"agent {agent.name!r} cannot transfer to {what}"
+            raise TransferError(message)
+        if self.transfers >= MAX_TRANSFERS:
+            message = (
+                f"agent {agent.name!r} cannot transfer to {name!r}: {MAX_TRANSFERS} agents have "
+                "handed over to each other already, and none has come to an end"
+            )
+            raise TransferError(message)
+        return target
+
+    def take_transfer(self) -> Agent | None:
+        """Return, once, the agent that is to go on in place of this one."""
+        target, self._transfer_to = self._transfer_to, None
+        return target
+
     def _note_output(self, event: Event) -> None:
         if event.partial:
             return
+        if event.transfer_to_agent is not None:
+            self._transfer_to = self._find_target(event.transfer_to_agent)
         if event.output is not None:
             self.output = event.output
             self._has_output = True

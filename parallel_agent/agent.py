@@ -8,8 +8,10 @@ thread.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import keyword
+import math
 from collections.abc import (
     AsyncGenerator,
     Awaitable,
@@ -22,22 +24,49 @@ from collections.abc import (
 from collections.abc import (
     Set as AbstractSet,
 )
-from typing import Any, TypeAlias, final
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Self,
+    TypeAlias,
+    TypedDict,
+    Unpack,
+    cast,
+    final,
+)
 
 from parallel_agent.context import InvocationContext
 from parallel_agent.errors import (
     AgentFunctionError,
     TreeError,
 )
+from parallel_agent.limiter import Limiter
+from parallel_agent.retry import Retry
 from session.content import Content
 from session.event import USER, Event
 
-__all__ = ["Agent", "AgentCallback", "check_agent"]
+if TYPE_CHECKING:
+    from parallel_agent.schema import Schema
+
+__all__ = ["Agent", "AgentCallback", "AgentOptions", "check_agent"]
 
 AgentCallback: TypeAlias = Callable[
     [InvocationContext], "Content | Event | str | Awaitable[Content | Event | str | None] | None"
 ]
 """Called before or after an agent; plain or async. What it returns becomes an event."""
+
+
+class AgentOptions(TypedDict, total=False):
+    """The keyword arguments that every agent takes; `Agent` says what they mean."""
+
+    description: str
+    output_key: str | None
+    before_agent_callback: AgentCallback | Sequence[AgentCallback] | None
+    after_agent_callback: AgentCallback | Sequence[AgentCallback] | None
+    retry: Retry | None
+    timeout: float | None
+    idle_timeout: float | None
+    limiter: Limiter | None
 
 
 class Agent:
@@ -60,9 +89,18 @@ class Agent:
         after_agent_callback: called, in order, after the agent; the first that returns
             something is emitted as one more event.
 
+        retry: try it again when it fails; see `Retry`.
+        timeout: seconds that one attempt may take, from its real start: waiting for a slot does
+            not count. Then everything below it is cancelled, and it fails with
+            `AgentTimeoutError`.
+        idle_timeout: seconds that may pass between two events of the agent, or of those below
+            it, likewise. Time during which an event waits for the reader, or the agent for a
+            person or a message, does not count.
+        limiter: at most so many of the agents that share it work at the same time.
+
     Raises:
         TreeError: a bad or duplicate name, an agent used twice, a cycle, a child that is no
-            agent; all the culprits are named.
+            agent, an option out of its range; all the culprits are named.
         AgentFunctionError: ``run`` is missing, or it is neither an async generator function nor a
             coroutine function of the context.
     """
@@ -101,11 +139,7 @@ class Agent:
         self,
         name: str,
         sub_agents: Iterable[Agent] = (),
-        *,
-        description: str = "",
-        output_key: str | None = None,
-        before_agent_callback: AgentCallback | Sequence[AgentCallback] | None = (),
-        after_agent_callback: AgentCallback | Sequence[AgentCallback] | None = (),
+        **options: Unpack[AgentOptions],
     ) -> None:
         """See the class."""
         if "_tree_index" in vars(self):
@@ -116,12 +150,14 @@ class Agent:
             raise AgentFunctionError(message)
         self._name = name
         self._sub_agents = _as_children(self, name, sub_agents)
-        self._description = description
-        self._output_key = _as_output_key(name, output_key)
-        self._before = _as_callbacks(name, before_agent_callback)
-        self._after = _as_callbacks(name, after_agent_callback)
+        self._set_options(_checked_options(name, options))
         indices = [child._tree_index for child in self._sub_agents]  # noqa: SLF001  # agents among themselves
         self._tree_index: _Index = _Index(self, indices)
+
+    def _set_options(self, options: AgentOptions) -> None:
+        self._options = options
+        limits = ("retry", "timeout", "idle_timeout")
+        self._has_attempts = any(options.get(name) is not None for name in limits)
 
     @property
     def name(self) -> str:
@@ -136,22 +172,67 @@ class Agent:
     @property
     def description(self) -> str:
         """What it is for, in one line."""
-        return self._description
+        return self._options.get("description", "")
 
     @property
     def output_key(self) -> str | None:
         """The state key under which its output is stored, if any."""
-        return self._output_key
+        return self._options.get("output_key")
 
     @property
     def before_agent_callback(self) -> tuple[AgentCallback, ...]:
         """The callbacks called before it."""
-        return self._before
+        return self._options.get("before_agent_callback", ())  # type: ignore[return-value]  # a tuple, see _checked_options
 
     @property
     def after_agent_callback(self) -> tuple[AgentCallback, ...]:
         """The callbacks called after it."""
-        return self._after
+        return self._options.get("after_agent_callback", ())  # type: ignore[return-value]  # as above
+
+    @property
+    def retry(self) -> Retry | None:
+        """How it is tried again, if it is."""
+        return self._options.get("retry")
+
+    @property
+    def timeout(self) -> float | None:
+        """How many seconds one attempt may take, if there is a limit."""
+        return self._options.get("timeout")
+
+    @property
+    def idle_timeout(self) -> float | None:
+        """How many seconds may pass between two of its events, if there is a limit."""
+        return self._options.get("idle_timeout")
+
+    @property
+    def limiter(self) -> Limiter | None:
+        """What it shares with others, so many of which work at the same time."""
+        return self._options.get("limiter")
+
+    @property
+    def has_attempts(self) -> bool:
+        """Whether it is tried again, or within some time; known once, not asked at every start."""
+        return self._has_attempts
+
+    @property
+    def input_schema(self) -> Schema[Any] | None:
+        """What its input must be; None if it takes any, or none."""
+        return None
+
+    def with_options(self, *, name: str | None = None, **options: Unpack[AgentOptions]) -> Self:
+        """Return a copy with some options changed. This agent stays as it is.
+
+        With another name, this is how one agent stands in several places of a tree. (Agents below
+        it are not copied, so a copy of an agent that has any belongs into another tree.)
+
+        Raises:
+            TreeError: an option is out of its range; the name is none, or that of an agent below.
+        """
+        changed = copy.copy(self)
+        changed._name = self._name if name is None else name
+        changed._set_options({**self._options, **_checked_options(changed._name, options)})
+        changed._tree_index = _Index(changed, [child._tree_index for child in self._sub_agents])
+        return changed
 
     def find_agent(self, name: str) -> Agent | None:
         """Return the agent of that name in this tree, this one included; None if there is none."""
@@ -270,6 +351,42 @@ def _as_children(parent: Agent, name: str, sub_agents: Iterable[Agent]) -> tuple
             raise TreeError(message)
         check_agent(child, f"sub_agents[{position}] of {name!r}")
     return children
+
+
+def _checked_options(name: str, options: AgentOptions) -> AgentOptions:
+    """Return the options as they are kept, or refuse one, naming it."""
+    unknown = [option for option in options if option not in AgentOptions.__annotations__]
+    if unknown:
+        known = ", ".join(AgentOptions.__annotations__)
+        message = f"agent {name!r} has no option {unknown[0]!r}; there are {known}"
+        raise TypeError(message)
+    checked: dict[str, Any] = dict(options)
+    if "output_key" in options:
+        _as_output_key(name, options["output_key"])
+    for option in ("before_agent_callback", "after_agent_callback"):
+        if option in checked:
+            checked[option] = _as_callbacks(name, checked[option])
+    for option in ("timeout", "idle_timeout"):
+        if option in checked:
+            checked[option] = _as_seconds(name, option, checked[option])
+    _as_kind(name, "retry", checked.get("retry"), Retry)
+    _as_kind(name, "limiter", checked.get("limiter"), Limiter)
+    return cast("AgentOptions", checked)
+
+
+def _as_kind(name: str, option: str, value: object, kind: type[object]) -> None:
+    if value is not None and not isinstance(value, kind):
+        message = f"{option} of {name!r} must be a {kind.__name__}, not {value!r:.80}"
+        raise TreeError(message)
+
+
+def _as_seconds(name: str, option: str, value: object) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or type(value) is bool or not 0 <= value < math.inf:
+        message = f"{option} of {name!r} must be seconds, 0 or more, not {value!r:.80}"
+        raise TreeError(message)
+    return float(value)
 
 
 def _as_output_key(name: str, key: str | None) -> str | None:

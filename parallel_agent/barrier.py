@@ -1,23 +1,42 @@
 """What a fan-out answers, given how its branches ended.
 
-A policy is pure: it sees outcomes in declaration order and says whether the other branches go
-on, and in the end which error to raise, if any. The engine (`parallel_agent.fan_out`) does the
-cancelling, joining and raising.
+A policy is pure. Asked each time a branch ends, it says what becomes of the others; asked once
+all have ended, it says what the fan-out raises, if anything. The engine
+(`parallel_agent.fan_out`) does the cancelling, joining and raising, so whoever is cancelled has
+finished, clean-up and all, before anything is answered.
+
+What the policies of this module do is one table, `POLICIES`; the documentation draws it.
 
 Pure: no event loop, no clock.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from enum import Enum
-from typing import Protocol
+from typing import ClassVar, Final
 
 import attrs
 
+from parallel_agent.errors import AgentTimeoutError, BranchCancelledError, QuorumError
 from parallel_agent.lifecycle import Status
 
-__all__ = ["Barrier", "FailFast", "Outcome", "Verdict"]
+__all__ = [
+    "POLICIES",
+    "Barrier",
+    "BestEffort",
+    "Ending",
+    "Escalate",
+    "FailFast",
+    "FirstSuccess",
+    "Outcome",
+    "Quorum",
+    "Rule",
+    "Tally",
+    "Verdict",
+    "WaitAll",
+]
 
 
 @attrs.frozen(eq=False)
@@ -31,8 +50,8 @@ class Outcome:
         error: what it raised, if it failed.
         own: whether it failed of itself, not in cleaning up after it was cancelled.
         output: its output, if it completed.
-        attempts: how often it was tried.
-        duration: seconds from its start to its end.
+        attempts: how often it was tried; 0 if it was cancelled before it started.
+        duration: seconds from its start to its end, all attempts together.
     """
 
     name: str
@@ -44,31 +63,151 @@ class Outcome:
     attempts: int = 1
     duration: float = 0.0
 
+    @property
+    def timed_out(self) -> bool:
+        """Whether it failed because its time, or that of an agent below it, was over."""
+        return isinstance(self.error, AgentTimeoutError)
+
+
+@attrs.frozen
+class Tally:
+    """How many branches have ended how, the newest counted.
+
+    ``width`` is how many there are in all; None while more may be started.
+    """
+
+    width: int | None
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+    def can_still_complete(self) -> int | None:
+        """Return how many may complete in the end, at most; None if there is no telling yet."""
+        return None if self.width is None else self.width - self.failed - self.cancelled
+
 
 class Verdict(Enum):
     """What becomes of the branches that still run."""
 
     GO_ON = "go on"
     CANCEL_REST = "cancel the rest"
+    ASK = "ask a person"
 
 
-class Barrier(Protocol):
-    """A policy: how a fan-out deals with branches that fail."""
+class Rule(Enum):
+    """When a branch has ended: what happens then."""
 
-    def on_outcome(self, outcome: Outcome) -> Verdict:
-        """Say what becomes of the others now that one branch has ended."""
-        ...
+    GO_ON = "the others go on"
+    CANCEL = "the others are cancelled"
+    CANCEL_AT_QUORUM = "the others are cancelled once *n* have completed"
+    CANCEL_WHEN_LOST = "the others are cancelled once *n* can no longer complete"
+    ASK = "a person is asked: retry, skip, or abort (the others are cancelled)"
 
-    def failure(self, outcomes: Sequence[Outcome]) -> Outcome | None:
-        """Say, once all have ended, whose error the fan-out raises; None if it raises none.
 
-        ``outcomes`` are in declaration order.
-        """
-        ...
+class Ending(Enum):
+    """When all branches have ended: what the fan-out does."""
+
+    DONE = "done; failures are outcomes"
+    RAISE_FIRST = "raises the first own failure, in declaration order, as itself"
+    RAISE_ALL = "raises an ExceptionGroup of the own failures, in declaration order"
+    RAISE_UNLESS_QUORUM = "done if *n* have completed, else raises QuorumError with every failure"
+    RAISE_IF_ABORTED = "done, unless a person chose to abort: raises that failure as itself"
 
 
 @attrs.frozen
-class FailFast(Barrier):
+class Policy:
+    """One row of the table."""
+
+    completed: Rule
+    failed: Rule
+    cancelled: Rule
+    ending: Ending
+
+
+class Barrier(ABC):
+    """A policy: how a fan-out deals with branches that fail, and when it has enough.
+
+    Subclass it for a policy of your own; both methods must be pure.
+    """
+
+    def least_width(self) -> int:
+        """Return how many branches it needs: a fan-out with fewer is refused at its start."""
+        return 0
+
+    def waits_for_all(self, outcomes: Sequence[Outcome]) -> bool:
+        """Return whether a branch that waits for a person keeps the fan-out from being done."""
+        return True
+
+    @abstractmethod
+    def on_outcome(self, outcome: Outcome, tally: Tally) -> Verdict:
+        """Say what becomes of the others now that one branch has ended."""
+
+    @abstractmethod
+    def failure(self, outcomes: Sequence[Outcome]) -> BaseException | None:
+        """Say, once all have ended, what the fan-out raises; None for nothing.
+
+        ``outcomes`` are in declaration order. The losers of a decision that has been taken
+        already (an escalating event, a quorum that was reached) are among them.
+        """
+
+
+class _Listed(Barrier):
+    """A policy of the table."""
+
+    policy: ClassVar[Policy]
+
+    def on_outcome(self, outcome: Outcome, tally: Tally) -> Verdict:
+        """Look the rule up, and count if it says so."""
+        match self._rule(outcome):
+            case Rule.GO_ON:
+                return Verdict.GO_ON
+            case Rule.CANCEL:
+                return Verdict.CANCEL_REST
+            case Rule.ASK:
+                return Verdict.ASK
+            case Rule.CANCEL_AT_QUORUM:
+                return Verdict.CANCEL_REST if tally.completed >= self._quorum() else Verdict.GO_ON
+            case Rule.CANCEL_WHEN_LOST:
+                best = tally.can_still_complete()
+                lost = best is not None and best < self._quorum()
+                return Verdict.CANCEL_REST if lost else Verdict.GO_ON
+
+    def _rule(self, outcome: Outcome) -> Rule:
+        match outcome.status:
+            case Status.COMPLETED:
+                return self.policy.completed
+            case Status.FAILED:
+                return self.policy.failed
+            case Status.CANCELLED:
+                return self.policy.cancelled
+            case _:  # it waits for a person, and may complete another day
+                return Rule.GO_ON
+
+    def _quorum(self) -> int:
+        return 1
+
+    def waits_for_all(self, outcomes: Sequence[Outcome]) -> bool:
+        """Not if enough have completed without it."""
+        return self.policy.ending is not Ending.RAISE_UNLESS_QUORUM or (
+            _completed(outcomes) < self._quorum()
+        )
+
+    def failure(self, outcomes: Sequence[Outcome]) -> BaseException | None:
+        """Raise what the table says."""
+        match self.policy.ending:
+            case Ending.DONE:
+                return None
+            case Ending.RAISE_FIRST | Ending.RAISE_IF_ABORTED:
+                return next((outcome.error for outcome in _failures(outcomes)), None)
+            case Ending.RAISE_ALL:
+                errors = [outcome.error for outcome in _failures(outcomes) if outcome.error]
+                return BaseExceptionGroup(_counted(outcomes), errors) if errors else None
+            case Ending.RAISE_UNLESS_QUORUM:
+                return _shortfall(outcomes, self._quorum())
+
+
+@attrs.frozen
+class FailFast(_Listed):
     """The first failure cancels the others; one error is raised, as itself. Go's ``errgroup``.
 
     Unlike errgroup, which error is raised does not hang on the scheduler: it is the first *in
@@ -76,12 +215,112 @@ class FailFast(Barrier):
     was cancelled from outside, and a branch failed in cleaning up), it is the first of those.
     """
 
-    def on_outcome(self, outcome: Outcome) -> Verdict:
-        """Cancel the rest as soon as one has failed."""
-        return Verdict.CANCEL_REST if outcome.error is not None else Verdict.GO_ON
+    policy = Policy(Rule.GO_ON, Rule.CANCEL, Rule.GO_ON, Ending.RAISE_FIRST)
 
-    def failure(self, outcomes: Sequence[Outcome]) -> Outcome | None:
-        """Return the first that failed of itself, else the first that failed at all."""
-        failed = [outcome for outcome in outcomes if outcome.error is not None]
-        own = [outcome for outcome in failed if outcome.own]
-        return next(iter(own or failed), None)
+
+@attrs.frozen
+class WaitAll(_Listed):
+    """All run to their end; then every failure is raised, in an ExceptionGroup."""
+
+    policy = Policy(Rule.GO_ON, Rule.GO_ON, Rule.GO_ON, Ending.RAISE_ALL)
+
+
+@attrs.frozen
+class BestEffort(_Listed):
+    """All run to their end; nothing is raised. Failures are outcomes."""
+
+    policy = Policy(Rule.GO_ON, Rule.GO_ON, Rule.GO_ON, Ending.DONE)
+
+
+@attrs.frozen
+class FirstSuccess(_Listed):
+    """The first to complete ends it: the others are cancelled. Raises only if none completes."""
+
+    policy = Policy(
+        Rule.CANCEL_AT_QUORUM,
+        Rule.CANCEL_WHEN_LOST,
+        Rule.CANCEL_WHEN_LOST,
+        Ending.RAISE_UNLESS_QUORUM,
+    )
+
+    def least_width(self) -> int:
+        """Return 1: of nothing, nothing can be first."""
+        return 1
+
+
+def _is_quorum(_quorum: object, _attribute: attrs.Attribute[int], value: object) -> None:
+    if type(value) is not int or value < 1:
+        message = f"a quorum is a whole number from 1 on, not {value!r}"
+        raise ValueError(message)
+
+
+@attrs.frozen
+class Quorum(_Listed):
+    """``n`` that complete are enough: the others are cancelled.
+
+    Raises `QuorumError`, with every failure, as soon as ``n`` can no longer complete.
+    """
+
+    n: int = attrs.field(validator=_is_quorum)
+
+    policy = FirstSuccess.policy
+
+    def least_width(self) -> int:
+        """Return as many as are to complete."""
+        return self.n
+
+    def _quorum(self) -> int:
+        return self.n
+
+
+@attrs.frozen
+class Escalate(_Listed):
+    """A failure becomes a question to a person: retry the branch, skip it, or abort.
+
+    The other branches go on meanwhile. A skipped failure is an outcome and no more; aborting
+    cancels the others and raises the failure as itself.
+
+    Args:
+        prompt: what the person is asked; the branch and its error are added.
+    """
+
+    prompt: str = "A branch has failed."
+
+    policy = Policy(Rule.GO_ON, Rule.ASK, Rule.GO_ON, Ending.RAISE_IF_ABORTED)
+
+
+POLICIES: Final[dict[type[_Listed], Policy]] = {
+    kind: kind.policy for kind in (FailFast, WaitAll, BestEffort, FirstSuccess, Quorum, Escalate)
+}
+"""What each policy does, in one table."""
+
+
+def _failures(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Return the branches that failed of themselves; if none did, all that failed."""
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    return [outcome for outcome in failed if outcome.own] or failed
+
+
+def _completed(outcomes: Sequence[Outcome]) -> int:
+    return sum(outcome.status is Status.COMPLETED for outcome in outcomes)
+
+
+def _counted(outcomes: Sequence[Outcome]) -> str:
+    failed = sum(outcome.error is not None for outcome in outcomes)
+    return f"{failed} of {len(outcomes)} branches failed"
+
+
+def _shortfall(outcomes: Sequence[Outcome], quorum: int) -> QuorumError | None:
+    completed = _completed(outcomes)
+    if completed >= quorum or not outcomes:
+        return None
+    if any(outcome.status is Status.WAITING for outcome in outcomes):
+        return None  # not lost yet
+    errors = [
+        outcome.error
+        if isinstance(outcome.error, Exception)
+        else BranchCancelledError(f"branch {outcome.name!r} was cancelled")
+        for outcome in outcomes
+        if outcome.status is not Status.COMPLETED
+    ]
+    return QuorumError(completed, quorum, len(outcomes), errors)

@@ -105,10 +105,12 @@ class Place(Origin):
     """Where one activation is: the origin its events carry.
 
     ``number`` tells activations of the same agent under the same parent apart (the iterations of
-    a loop, children started at run time); it is None where there can be only one.
+    a loop, children started at run time; those may be named instead); it is None where there can
+    be only one. An agent that is tried again has a place for each attempt. ``void`` says that the
+    attempt has failed: what it emitted is in the log, and nobody's history.
     """
 
-    __slots__ = ("line", "number", "parent")
+    __slots__ = ("line", "number", "own_attempt", "parent", "void")
 
     def __init__(
         self,
@@ -117,15 +119,31 @@ class Place(Origin):
         invocation_id: str,
         line: Branch,
         parent: Place | None = None,
-        number: int | None = None,
+        number: int | str | None = None,
+        attempt: int = 1,
     ) -> None:
         """Place the agent ``author`` on branch ``line``, below the activation ``parent``."""
+        # What runs below a second attempt belongs to that attempt.
+        self.attempt = parent.attempt if attempt == 1 and parent is not None else attempt
+        self.own_attempt = attempt
+        self.void = False
         self.author = author
         self.invocation_id = invocation_id
         self.line = line
         self.parent = parent
         self.number = number
         self._path = ""
+
+    def again(self) -> Place:
+        """Return the place of the next attempt."""
+        return Place(
+            self.author,
+            invocation_id=self.invocation_id,
+            line=self.line,
+            parent=self.parent,
+            number=self.number,
+            attempt=self.own_attempt + 1,
+        )
 
     @property
     def branch(self) -> str | None:
@@ -134,14 +152,21 @@ class Place(Origin):
 
     @property
     def path(self) -> str:
-        """The slashed path from the root, unique in the invocation: ``refine/critic@2``."""
+        """The slashed path from the root, unique in the invocation: ``refine/critic@2``.
+
+        A second attempt is ``critic~2``.
+        """
         if not self._path:
             segments: list[str] = []
             place: Place | None = self
             while place is not None:
-                segments.append(
-                    place.author if place.number is None else f"{place.author}@{place.number}"
-                )
+                segments.append(place.segment)
                 place = place.parent
             self._path = "/".join(reversed(segments))
         return self._path
+
+    @property
+    def segment(self) -> str:
+        """The last part of the path."""
+        name = self.author if self.number is None else f"{self.author}@{self.number}"
+        return name if self.own_attempt == 1 else f"{name}~{self.own_attempt}"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from parallel_agent.activation import Activation, RunConfig
+from parallel_agent.activation import Activation
 from parallel_agent.barrier import Outcome
 from parallel_agent.branch import Place
+from parallel_agent.invocation import RunConfig
 from parallel_agent.lifecycle import Status
 from parallel_agent.overlay import State
 from session.content import Content
@@ -143,7 +144,9 @@ class InvocationContext:
         activation = self._activation
         if activation.status is not Status.RUNNING:
             activation.refuse()
-        child: Activation = await activation.invocation.run_child(activation, agent, count=True)
+        child: Activation = await activation.invocation.engine.run_child(
+            activation, agent, count=True
+        )
         return child.output
 
     def __repr__(self) -> str:

@@ -10,9 +10,16 @@ A name says whose doing it was::
     │   ├── EmitError               an agent emitted what is no event, or one event twice
     │   ├── StateError              state was used in a way it does not offer
     │   ├── ActivationEndedError    something was done through the context of an ended activation
+    │   ├── FanOutError             a fan-out was asked for what it cannot do
+    │   ├── InputError              an agent was given an input that it does not take
+    │   ├── MessageRefusedError     a message that nobody will read, or an inbox that is full
     │   ├── ReadError               a run's stream was read in a way that cannot work
+    │   ├── ResponseRefusedError    an answer to no open request, or one that does not fit
+    │   ├── TransferError           an agent handed over to one that cannot go on
     │   ├── EscapedCancellationError   a helper generator held a cancel scope over a ``yield``
     │   └── UncancellableAgentError    an agent went on yielding although it was cancelled
+    ├── AgentTimeoutError           an agent's time is over, or nobody answered in time
+    ├── QuorumError                 too few branches completed (an exception group)
     ├── StateConflictError          two branches that do not see each other wrote one key
     ├── PluginError                 a hook of a plugin raised, or returned what it must not
     └── RunEndedError               nobody: the run is over, or this part of it
@@ -26,23 +33,31 @@ their own types as well.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final, cast
+from typing import Final, Self, cast
 
 __all__ = [
     "ActivationEndedError",
     "AgentError",
     "AgentFunctionError",
+    "AgentTimeoutError",
     "BranchCancelledError",
     "EmitError",
     "EscapedCancellationError",
+    "FanOutError",
+    "InputError",
+    "MessageRefusedError",
     "MessageTypeError",
     "PluginError",
+    "QuorumError",
     "ReadError",
+    "ResponseRefusedError",
     "RunEndedError",
     "StateConflictError",
     "StateError",
     "StreamClosedError",
+    "TransferError",
     "TreeError",
     "UncancellableAgentError",
     "UsageError",
@@ -117,6 +132,96 @@ class StateConflictError(AgentError):
         self.branches = (first, second)
 
 
+class FanOutError(UsageError, ValueError):
+    """A fan-out was asked for what it cannot do; the message says what to do instead."""
+
+
+class InputError(UsageError, ValueError):
+    """An agent was given an input that it does not take; the message names agent and field."""
+
+
+class MessageRefusedError(UsageError, RuntimeError):
+    """A message was refused: nobody will read it, or the inbox is full. Nothing has changed."""
+
+
+class ResponseRefusedError(UsageError, ValueError):
+    """An answer was refused: no open request has that id, or it does not fit.
+
+    Nothing has changed: a request that was open still is.
+    """
+
+
+class TransferError(UsageError, ValueError):
+    """An agent handed over to one that is not there, or from which there is no way on."""
+
+
+class AgentTimeoutError(AgentError, TimeoutError):
+    """Time is over.
+
+    Attributes:
+        path: the activation whose time it was.
+        branch: its branch; None for the root branch.
+        kind: ``"timeout"``, ``"idle_timeout"`` or ``"request_input"``.
+        seconds: how long it had.
+    """
+
+    def __init__(self, path: str, branch: str | None, kind: str, seconds: float) -> None:
+        """Name the agent, the kind of limit and the time."""
+        what = _EXPIRED[kind]
+        where = "" if branch is None else f", on branch {branch}"
+        super().__init__(f"{path} {what} {seconds:g} s ({kind}{where})")
+        self.path = path
+        self.branch = branch
+        self.kind = kind
+        self.seconds = seconds
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.path, self.branch, self.kind, self.seconds)
+
+
+_EXPIRED: Final = {
+    "timeout": "was not done within",
+    "idle_timeout": "emitted nothing for",
+    "request_input": "got no answer within",
+}
+
+
+class QuorumError(AgentError, ExceptionGroup[Exception]):
+    """Too few branches completed. An exception group: it holds why each of the others did not.
+
+    Attributes:
+        completed: how many branches completed.
+        quorum: how many were needed.
+        width: how many there were.
+    """
+
+    completed: int
+    quorum: int
+    width: int
+
+    def __new__(  # noqa: D102  # as __init__
+        cls, completed: int, quorum: int, width: int, errors: Sequence[Exception]
+    ) -> Self:
+        message = f"{completed} of {width} branches completed; {quorum} were needed"
+        self = super().__new__(cls, message, errors)
+        self.completed = completed
+        self.quorum = quorum
+        self.width = width
+        return self
+
+    def __init__(
+        self, completed: int, quorum: int, width: int, errors: Sequence[Exception]
+    ) -> None:
+        """Count, and hold the errors of those that did not complete, in declaration order."""
+
+    def derive(self, excs: Sequence[Exception], /) -> QuorumError:  # type: ignore[override]  # of exceptions, always
+        """Return the same with other errors, for ``split`` and ``except*``."""
+        return QuorumError(self.completed, self.quorum, self.width, excs)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.completed, self.quorum, self.width, list(self.exceptions))
+
+
 class PluginError(AgentError):
     """A hook of a plugin raised; ``__cause__`` is what it raised.
 
@@ -175,6 +280,14 @@ def note_other(error: BaseException, path: str, other: BaseException) -> None:
 def note_plugin(error: BaseException, other: PluginError) -> None:
     """Note on ``error`` that a plugin failed as well, while it was told of the end."""
     note = f"then {other}"
+    notes = _notes(error)
+    if note not in notes:
+        _set_notes(error, [*notes, note])
+
+
+def note_clean_up(error: BaseException, other: BaseException) -> None:
+    """Note on ``error`` that ``other`` was raised in cleaning up after it."""
+    note = f"then, in cleaning up: {type(other).__name__}: {_short(other)}"
     notes = _notes(error)
     if note not in notes:
         _set_notes(error, [*notes, note])

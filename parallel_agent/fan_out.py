@@ -1,15 +1,22 @@
 """The engine under every fan-out: start branches, watch them, join them all, answer once.
 
+Under `ParallelAgent`, ``ctx.map``, ``ctx.fan_out`` and ``ctx.open_fan_out`` alike.
+
 Order: branches start in declaration order; outcomes are in declaration order. Cancellation:
 whoever is cancelled is joined before anything is answered. Errors: the barrier's policy chooses;
-the error is raised as itself, after every branch has ended, with the other failures as notes.
+an error is raised as itself, after every branch has ended, with the other failures as notes.
 How the branches ended is recorded in one event of the fan-out's own, after everything of theirs.
+
+Memory: with a limit, a branch is made when its turn comes and forgotten when it has ended, but
+for its outcome; without one, all are made at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, Literal
 
+import attrs
 import trio
 from trio.lowlevel import (
     cancel_shielded_checkpoint,
@@ -17,188 +24,378 @@ from trio.lowlevel import (
     enable_ki_protection,
 )
 
-from parallel_agent.activation import Activation, cancel_subtree, seal_subtree, stop_starting
+from parallel_agent.activation import (
+    NO_INPUT,
+    Activation,
+    cancel_subtree,
+    seal_subtree,
+    stop_starting,
+)
 from parallel_agent.agent import Agent
-from parallel_agent.barrier import Barrier, FailFast, Outcome, Verdict
+from parallel_agent.barrier import Barrier, FailFast, Outcome, Tally, Verdict
 from parallel_agent.branch import Branch, Place
-from parallel_agent.drive import activate, raise_unless_left_open
-from parallel_agent.errors import RunEndedError, describe, note_origin, note_other
+from parallel_agent.drive import activate, pass_on, raise_unless_left_open, suspend
+from parallel_agent.errors import (
+    FanOutError,
+    RunEndedError,
+    describe,
+    members,
+    note_origin,
+    note_other,
+)
 from parallel_agent.lane import Lane
 from parallel_agent.lifecycle import Status
+from parallel_agent.post import ask
 from session.actions import BranchOutcome, EventActions
 from session.event import Event
 
-__all__ = ["fan_out"]
+__all__ = ["Crew", "Task", "fan_out"]
+
+RECORDED_IN_FULL: Final = 1000
+"""A fan-out with more branches than this records only those that did not complete."""
+
+
+CHOICES: Final[Any] = Literal["retry", "skip", "abort"]
+"""What a person may choose when a branch has failed; see `parallel_agent.barrier.Escalate`."""
+
+
+@attrs.frozen(eq=False)
+class Task:
+    """What a branch is to run. ``number`` tells branches of one agent apart, or names this one."""
+
+    agent: Agent
+    input: Any = NO_INPUT
+    number: int | str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the branch."""
+        return self.agent.name if self.number is None else f"{self.agent.name}@{self.number}"
 
 
 @enable_ki_protection  # an interrupt inside `start_soon` would leave a task that never runs
 async def fan_out(
-    owner: Activation, agents: Sequence[Agent], *, barrier: Barrier | None = None
+    owner: Activation,
+    tasks: Sequence[Task],
+    *,
+    barrier: Barrier | None = None,
+    max_concurrency: int | None = None,
 ) -> list[Outcome]:
-    """Run ``agents`` side by side below ``owner``, each on a branch of its own.
+    """Run ``tasks`` side by side below ``owner``, each on a branch of its own.
 
     Returns their outcomes when all have ended.
 
     Raises:
+        FanOutError: ``barrier`` needs more branches than there are.
         BaseException: the failure that ``barrier`` (by default `FailFast`) chooses.
     """
+    crew = Crew(owner, FailFast() if barrier is None else barrier, width=len(tasks))
     await owner.flush()
     await checkpoint_if_cancelled()
-    return await _FanOut(owner, FailFast() if barrier is None else barrier).run(agents)
+    width = len(tasks)
+    workers = width if max_concurrency is None else min(width, max_concurrency)
+    owner.step_aside()
+    try:
+        async with trio.open_nursery() as nursery:
+            if workers == width:
+                # All forked at once: no branch sees more than another.
+                for position, child in enumerate([crew.fork(task) for task in tasks]):
+                    nursery.start_soon(crew.watch, position, child)
+            else:
+                todo = enumerate(tasks)
+                for _ in range(workers):
+                    nursery.start_soon(_work, crew, todo)
+    except BaseExceptionGroup as group:
+        owner.stay_aside()
+        raise_unless_left_open(group, crew.failed.values())
+    except BaseException:
+        owner.stay_aside()
+        raise
+    else:
+        await owner.step_back()
+    outcomes = crew.join(tasks)
+    await crew.answer(outcomes)
+    return outcomes
 
 
-class _FanOut:
-    """One fan-out while it runs."""
+@enable_ki_protection
+async def _work(crew: Crew, todo: Iterator[tuple[int, Task]]) -> None:
+    """Run one branch after the other, until none is left or nothing more is to start."""
+    for position, task in todo:
+        if crew.closed:
+            return
+        await crew.watch(position, crew.fork(task))
 
-    def __init__(self, owner: Activation, barrier: Barrier) -> None:
-        self._owner = owner
-        self._barrier = barrier
-        self._branches: list[Activation] = []
-        self._cancelled_rest = False
+
+class Crew:
+    """The branches of one fan-out while they run.
+
+    Attributes:
+        closed: nothing more is to start: the rest was cancelled, or a branch has escalated.
+        failed: the branches that failed, by position.
+        outcomes: how branches ended, by position.
+        on_failure: called when the rest is cancelled because of a failure.
+    """
+
+    def __init__(self, owner: Activation, barrier: Barrier, *, width: int | None) -> None:
+        """Make a crew of ``width`` branches below ``owner``; None if more may come."""
+        if not isinstance(barrier, Barrier):
+            message = f"barrier is a policy such as FailFast(), not {barrier!r:.80}"
+            raise FanOutError(message)
+        if width is not None and width < barrier.least_width():
+            message = (
+                f"{barrier!r} needs {barrier.least_width()} branches or more, and "
+                f"{owner.agent.name!r} starts {width}"
+            )
+            raise FanOutError(message)
+        self.owner = owner
+        self.barrier = barrier
+        self.tally = Tally(width)
+        self.closed = False
+        self.outcomes: dict[int, Outcome] = {}
+        self.failed: dict[int, Activation] = {}
+        self._live: dict[Activation, None] = {}
+        self._branches: list[Branch] = []
         self._decided = False
+        # The paths of branches whose failure is not the fan-out's: a sibling's decision ended
+        # them, or a person chose to go on without them.
+        self._excused: set[str] = set()
+        self._asking: set[trio.CancelScope] = set()
+        self.on_failure: Callable[[str], object] | None = None
 
-    async def run(self, agents: Sequence[Agent]) -> list[Outcome]:
-        owner = self._owner
+    def fork(self, task: Task) -> Activation:
+        """Make the branch of a task, and the activation that is to run on it."""
+        owner = self.owner
         invocation = owner.invocation
-        forked = invocation.tick()
-        forked_seq = invocation.stream.session.last_seq
-        name = owner.agent.name
-        for agent in agents:
-            branch = Branch(
-                owner.lane.branch,
-                f"{name}.{agent.name}",
-                forked=forked,
-                forked_seq=forked_seq,
-            )
-            place = Place(agent.name, invocation_id=invocation.id, line=branch, parent=owner.place)
-            child = Activation(
-                agent,
-                place,
-                invocation=invocation,
-                lane=Lane(branch),
-                parent=owner,
-                on_escalate=self._end_others,
-            )
-            self._branches.append(child)
-            owner.adopt(child)
-        try:
-            async with trio.open_nursery() as nursery:
-                for child in self._branches:
-                    nursery.start_soon(self._run_branch, child)
-        except BaseExceptionGroup as group:
-            raise_unless_left_open(group, self._branches)
-        joined = invocation.tick()
-        for child in self._branches:
-            child.lane.branch.joined = joined
-        outcomes = [_outcome(child) for child in self._branches]
-        invocation.outcomes[name] = tuple(outcomes)
-        try:
-            await self._answer(outcomes)
-        finally:
-            # What has ended is freed now, not when the garbage collector comes by.
-            for child in self._branches:
-                child.on_escalate = None
-                child.lane.slot = None
-        return outcomes
+        branch = Branch(
+            owner.lane.branch,
+            f"{owner.agent.name}.{task.name}",
+            forked=invocation.tick(),
+            forked_seq=invocation.stream.session.last_seq,
+        )
+        self._branches.append(branch)
+        place = Place(
+            task.agent.name,
+            invocation_id=invocation.id,
+            line=branch,
+            parent=owner.place,
+            number=task.number,
+        )
+        return self._adopt(task.agent, place, Lane(branch), task.input)
+
+    def _adopt(self, agent: Agent, place: Place, lane: Lane, input: Any) -> Activation:
+        child = Activation(
+            agent,
+            place,
+            invocation=self.owner.invocation,
+            lane=lane,
+            parent=self.owner,
+            on_escalate=self._end_others,
+            input=input,
+        )
+        self._live[child] = None
+        self.owner.adopt(child)
+        if self.closed:
+            child.barren = True
+        return child
 
     @enable_ki_protection
-    async def _run_branch(self, child: Activation) -> None:
-        await activate(child)
-        self._owner.release(child)
-        if (
-            self._barrier.on_outcome(_outcome(child)) is Verdict.CANCEL_REST
-            and not self._cancelled_rest
-        ):
-            self._cancelled_rest = True
+    async def watch(self, position: int, child: Activation) -> None:
+        """Run one branch to its end, and do about it what the barrier says."""
+        while True:
+            await activate(child)
+            outcome = outcome_of(child)
+            verdict = self.barrier.on_outcome(outcome, self._counted(outcome))
+            self._live.pop(child, None)
+            self.owner.release(child)
+            if verdict is not Verdict.ASK:
+                break
+            again, verdict, outcome = await self._ask(child, outcome)
+            if again is None:
+                break
+            child = again
+        self.tally = self._counted(outcome)
+        self.outcomes[position] = outcome
+        if outcome.error is not None:
+            self.failed[position] = child
+        if child.lane.sealed:
+            self._excused.add(outcome.path)
+        child.on_escalate = None
+        if verdict is Verdict.CANCEL_REST and not self.closed:
+            self.closed = True
             # Whoever was woken in the same tick takes that step first: a branch that is about to
             # fail of itself, its sleep being over, would else be cancelled or not as the scheduler
             # takes them, and with it the error that is raised. But nothing new starts any more.
-            for other in self._others(child):
+            for other in self._live:
                 stop_starting(other)
             await cancel_shielded_checkpoint()
-            self._cancel_others(child, "failed")
+            reason = f"branch {child.place.branch} {outcome.status}"
+            self.cancel(reason)
+            if outcome.error is not None and self.on_failure is not None:
+                self.on_failure(reason)
+
+    async def _ask(
+        self, child: Activation, outcome: Outcome
+    ) -> tuple[Activation | None, Verdict, Outcome]:
+        """Ask a person what to do about a branch that failed. Return its next try, or its end."""
+        owner = self.owner
+        kind, said = describe(outcome.error) if outcome.error is not None else ("", "")
+        prompt = getattr(self.barrier, "prompt", "A branch has failed.")
+        prompt = f"{prompt} {outcome.path} failed: {kind}: {said}"
+        how, answer = "expired", "skip"
+        with trio.CancelScope() as scope:
+            self._asking.add(scope)
+            try:
+                how, answer = await ask(owner, prompt, CHOICES)
+            except (trio.Cancelled, RunEndedError):
+                pass  # whoever cancelled is about to join: the failure is an outcome
+            finally:
+                self._asking.discard(scope)
+        if how == "suspended":
+            waiting = attrs.evolve(outcome, status=Status.WAITING, error=None, own=False)
+            return None, Verdict.GO_ON, waiting
+        if answer == "retry" and not self.closed:
+            child.place.void = True
+            again = self._adopt(child.agent, child.place.again(), child.lane, child.input)
+            return again, Verdict.GO_ON, outcome
+        if answer == "abort":
+            return None, Verdict.CANCEL_REST, outcome
+        self._excused.add(outcome.path)
+        return None, Verdict.GO_ON, outcome
+
+    def _counted(self, outcome: Outcome) -> Tally:
+        tally = self.tally
+        match outcome.status:
+            case Status.COMPLETED:
+                return attrs.evolve(tally, completed=tally.completed + 1)
+            case Status.FAILED:
+                return attrs.evolve(tally, failed=tally.failed + 1)
+            case Status.CANCELLED:
+                return attrs.evolve(tally, cancelled=tally.cancelled + 1)
+            case _:
+                return tally
 
     def _end_others(self, escalating: Activation) -> None:
         """End the siblings of a branch whose escalating event is being handed out, at once."""
         if self._decided:
             return
-        self._decided = True
-        for child in self._cancel_others(escalating, "escalated"):
+        self._decided = self.closed = True
+        for child in self.cancel(f"branch {escalating.place.branch} escalated", but=escalating):
             seal_subtree(child)
 
-    def _others(self, child: Activation) -> list[Activation]:
-        return [
-            other
-            for other in self._branches
-            if other is not child and other.status in (Status.PENDING, Status.RUNNING)
+    def cancel(self, reason: str, *, but: Activation | None = None) -> list[Activation]:
+        """Cancel all branches that have not ended, but for one. Does not wait for them."""
+        others = [
+            child
+            for child in self._live
+            if child is not but and child.status in (Status.PENDING, Status.RUNNING)
         ]
-
-    def _cancel_others(self, child: Activation, why: str) -> list[Activation]:
-        others = self._others(child)
-        if others:  # the name is a step per level above: not for nobody, at every level
-            reason = f"branch {child.place.branch} {why}"
-            for other in others:
-                cancel_subtree(other, reason)
+        for child in others:
+            cancel_subtree(child, reason)
+        for question in self._asking:
+            question.cancel(reason)
         return others
 
-    async def _answer(self, outcomes: list[Outcome]) -> None:
-        """Record the outcomes; raise the failure, if there is one."""
-        owner = self._owner
+    # When all have ended.
+
+    def join(self, tasks: Sequence[Task]) -> list[Outcome]:
+        """Let the owner see what its branches recorded; return how each of ``tasks`` ended."""
+        joined = self.owner.invocation.tick()
+        for branch in self._branches:
+            if branch.joined is None:
+                branch.joined = joined
+        outcomes = [
+            self.outcomes.get(position) or self._unstarted(task)
+            for position, task in enumerate(tasks)
+        ]
+        self.owner.invocation.outcomes[self.owner.agent.name] = tuple(outcomes)
+        return outcomes
+
+    def _unstarted(self, task: Task) -> Outcome:
+        path = f"{self.owner.place.path}/{task.name}"
+        return Outcome(task.name, path, Status.CANCELLED, attempts=0)
+
+    async def answer(
+        self, outcomes: list[Outcome], *, handled: Sequence[BaseException] = ()
+    ) -> None:
+        """Record the outcomes; raise the failure, if there is one that was not ``handled``."""
+        owner = self.owner
         interrupt: BaseException | None = None
         try:
             await owner.emit(_record(outcomes))
         except (trio.Cancelled, RunEndedError) as exc:
             interrupt = exc
             owner.lane.unsettled = True
-        chosen = self._choose(outcomes)
-        if chosen is None:
-            if interrupt is not None:
-                raise interrupt
-            return
-        error = chosen.error
-        if error is None:
-            return
-        source = owner.source = self._branches[outcomes.index(chosen)]
-        if sum(outcome.error is error for outcome in outcomes) > 1:
-            # One object, raised in several branches: it names the one that raised it last.
-            while source.source is not None and source.source.error is error:
-                source = source.source
-            note_origin(error, source.place.path)
-        for outcome in outcomes:
-            if outcome is not chosen and outcome.error is not None:
-                note_other(error, outcome.path, outcome.error)
-        raise error
+        error = self._failure(outcomes, handled)
+        if error is not None:
+            self._own_up(error, outcomes)
+            raise error
+        if interrupt is not None:
+            raise interrupt
+        if any(outcome.status is Status.WAITING for outcome in outcomes) and (
+            self.barrier.waits_for_all(outcomes)
+        ):
+            await suspend(owner)
 
-    def _choose(self, outcomes: list[Outcome]) -> Outcome | None:
+    def _failure(
+        self, outcomes: list[Outcome], handled: Sequence[BaseException]
+    ) -> BaseException | None:
         for outcome in outcomes:
             # Ctrl-C and SystemExit are nobody's failure to weigh.
             if outcome.error is not None and not isinstance(outcome.error, Exception):
-                return outcome
-        if self._decided:
-            # The losers were ended by a decision: how they cleaned up is in the outcomes alone.
+                return outcome.error
+        if self._excused:
+            outcomes = [outcome for outcome in outcomes if outcome.path not in self._excused]
+        if handled:
             outcomes = [
                 outcome
-                for outcome, child in zip(outcomes, self._branches, strict=True)
-                if not child.lane.sealed
+                for outcome in outcomes
+                if not any(outcome.error is error for error in handled)
             ]
-        return self._barrier.failure(outcomes)
+        return self.barrier.failure(outcomes)
+
+    def _own_up(self, error: BaseException, outcomes: list[Outcome]) -> None:
+        """Note whose failure the owner is about to raise, and the others on it."""
+        if members(error) and all(child.error is not error for child in self.failed.values()):
+            # A group of the barrier's: worth another attempt, unless all in it had theirs.
+            if all(child.given_up is child.error for child in self.failed.values()):
+                self.owner.given_up = error
+            return
+        chosen = [child for _, child in sorted(self.failed.items()) if child.error is error]
+        if chosen:
+            source = next((child for child in chosen if child.own), chosen[0])
+            pass_on(self.owner, source, error)
+            if len(chosen) > 1:
+                # One object, raised in several branches: it names the one that raised it last.
+                while source.source is not None and source.source.error is error:
+                    source = source.source
+                note_origin(error, source.place.path)
+        for outcome in outcomes:
+            if outcome.error is not None and outcome.error is not error:
+                note_other(error, outcome.path, outcome.error)
 
 
-def _outcome(child: Activation) -> Outcome:
+def outcome_of(child: Activation) -> Outcome:
+    """Return how an activation has ended."""
+    place = child.place
     return Outcome(
-        name=child.agent.name,
-        path=child.place.path,
+        name=child.agent.name if place.number is None else f"{child.agent.name}@{place.number}",
+        path=place.path,
         status=child.status,
         error=child.error,
         own=child.own,
         output=child.output if child.status is Status.COMPLETED else None,
+        attempts=place.own_attempt if child.was_started else 0,
         duration=child.duration,
     )
 
 
 def _record(outcomes: list[Outcome]) -> Event:
     recorded: list[BranchOutcome] = []
+    in_full = len(outcomes) <= RECORDED_IN_FULL
     for outcome in outcomes:
+        if not in_full and outcome.status is Status.COMPLETED:
+            continue
         kind, message = (None, None) if outcome.error is None else describe(outcome.error)
         recorded.append(
             BranchOutcome(

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from typing import Any, Protocol, TypeAlias, final, overload
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Protocol, TypeAlias, Unpack, final, get_type_hints, overload
 
 import trio
 
-from parallel_agent.agent import Agent, AgentCallback
+from parallel_agent.agent import Agent, AgentOptions
 from parallel_agent.context import InvocationContext, activation_of
 from parallel_agent.errors import AgentFunctionError
+from parallel_agent.schema import Schema
 from session.content import Content
 from session.event import Event
 
@@ -29,8 +31,37 @@ AgentFunction: TypeAlias = (
     Callable[[InvocationContext], AsyncGenerator["Event | Content | str", None]]
     | Callable[[InvocationContext], Coroutine[Any, Any, Any]]
     | Callable[[InvocationContext], Any]
+    | Callable[[InvocationContext, Any], Any]
 )
-"""What can be an agent: a function of the context, in one of the three shapes."""
+"""What can be an agent: a function of the context (and an input), in one of the three shapes."""
+
+
+class FunctionOptions(AgentOptions, total=False):
+    """The keyword arguments of `agent`."""
+
+    name: str | None
+    abandon_on_cancel: bool
+
+
+class _Input:
+    """The argument of a function that takes the agent's input."""
+
+    def __init__(self, function: Callable[..., Any], parameter: inspect.Parameter) -> None:
+        self._function = function
+        self._parameter = parameter
+        self._schema: Schema[Any] | None = None
+        # Now, if that is possible: a wrong annotation is best refused where it is written. A name
+        # that is defined further down in the module is not there yet, though.
+        with suppress(NameError):
+            self.schema()
+
+    def schema(self) -> Schema[Any]:
+        """Return what the input must be. Resolved once."""
+        if self._schema is None:
+            target = inspect.unwrap(_unwrapped(self._function))
+            hints = get_type_hints(target, include_extras=True)
+            self._schema = Schema(hints.get(self._parameter.name, Any))
+        return self._schema
 
 
 @final
@@ -44,49 +75,49 @@ class FunctionAgent(Agent):
         function: AgentFunction,
         *,
         name: str | None = None,
-        description: str | None = None,
-        output_key: str | None = None,
         abandon_on_cancel: bool = False,
-        before_agent_callback: AgentCallback | Sequence[AgentCallback] | None = (),
-        after_agent_callback: AgentCallback | Sequence[AgentCallback] | None = (),
+        **options: Unpack[AgentOptions],
     ) -> None:
         """See `agent`."""
+        self._input = _input_of(function)
         kind = _shape(function)
         if abandon_on_cancel and kind != "thread":
             message = f"abandon_on_cancel is for plain functions in threads; {function!r} is async"
             raise AgentFunctionError(message)
-        super().__init__(
-            _name_of(function) if name is None else name,
-            description=_summary(function) if description is None else description,
-            output_key=output_key,
-            before_agent_callback=before_agent_callback,
-            after_agent_callback=after_agent_callback,
-        )
-        self._function: Callable[[InvocationContext], Any] = function
+        options.setdefault("description", _summary(function))
+        super().__init__(_name_of(function) if name is None else name, **options)
+        self._function: Callable[..., Any] = function
         self._abandon_on_cancel = abandon_on_cancel
+        self._in_thread = kind == "thread"
         self.run_shape = "generator" if kind == "generator" else "coroutine"
-        self._run = self._run_in_thread if kind == "thread" else function
 
     @property
     def function(self) -> AgentFunction:
         """The function it runs."""
         return self._function
 
+    @property
+    def input_schema(self) -> Schema[Any] | None:
+        """What the function's second argument must be; None if it has none."""
+        return None if self._input is None else self._input.schema()
+
     def run(self, ctx: InvocationContext) -> Any:
         """Call the function."""
-        return self._run(ctx)
+        arguments = (ctx,) if self._input is None else (ctx, ctx.input)
+        return self._run_in_thread(arguments) if self._in_thread else self._function(*arguments)
 
-    async def _run_in_thread(self, ctx: InvocationContext) -> Any:
+    async def _run_in_thread(self, arguments: tuple[Any, ...]) -> Any:
+        ctx: InvocationContext = arguments[0]
         return await trio.to_thread.run_sync(
             self._call,
-            ctx,
+            *arguments,
             abandon_on_cancel=self._abandon_on_cancel,
             limiter=activation_of(ctx).invocation.threads,
         )
 
-    def _call(self, ctx: InvocationContext) -> Any:
+    def _call(self, *arguments: Any) -> Any:
         """Call a plain function, in its thread."""
-        result = self._function(ctx)
+        result = self._function(*arguments)
         if inspect.iscoroutine(result):
             result.close()  # or Python complains that nobody awaited it
         elif not (
@@ -105,45 +136,27 @@ class _Decorator(Protocol):
 
 
 @overload
-def agent(
-    function: AgentFunction,
-    /,
-    *,
-    name: str | None = ...,
-    description: str | None = ...,
-    output_key: str | None = ...,
-    abandon_on_cancel: bool = ...,
-    before_agent_callback: AgentCallback | Sequence[AgentCallback] | None = ...,
-    after_agent_callback: AgentCallback | Sequence[AgentCallback] | None = ...,
-) -> FunctionAgent: ...
+def agent(function: AgentFunction, /, **options: Unpack[FunctionOptions]) -> FunctionAgent: ...
 
 
 @overload
+def agent(**options: Unpack[FunctionOptions]) -> _Decorator: ...
+
+
 def agent(
-    *,
-    name: str | None = ...,
-    description: str | None = ...,
-    output_key: str | None = ...,
-    abandon_on_cancel: bool = ...,
-    before_agent_callback: AgentCallback | Sequence[AgentCallback] | None = ...,
-    after_agent_callback: AgentCallback | Sequence[AgentCallback] | None = ...,
-) -> _Decorator: ...
-
-
-def agent(function: AgentFunction | None = None, /, **options: Any) -> FunctionAgent | _Decorator:
+    function: AgentFunction | None = None, /, **options: Unpack[FunctionOptions]
+) -> FunctionAgent | _Decorator:
     """Make a function an agent: ``@agent``, ``@agent(output_key="k")``, ``agent(f, name="n")``.
 
     Args:
         function: takes the context; an async generator function, a coroutine function or a
-            plain function.
+            plain function. One that needs a second argument is given the agent's input,
+            structured strictly to that argument's annotation; see `InvocationContext.input`.
         name: by default the function's own.
         description: by default the first line of its docstring.
-        output_key: the state key under which its output is stored.
         abandon_on_cancel: do not wait for a plain function's thread when the run is cancelled.
             Its result is then dropped, but what it does goes on.
-        before_agent_callback: see `Agent`.
-        after_agent_callback: see `Agent`.
-        **options: the above.
+        **options: the above, and those of `Agent`.
 
     Raises:
         AgentFunctionError: the function has none of the three shapes, or takes other arguments.
@@ -166,7 +179,7 @@ def _shape(function: object) -> str:
         name = _name_of(function)
         message = f"{name!r} is a plain generator function; write `async def` to yield events"
         raise AgentFunctionError(message)
-    _check_parameters(function)
+    _check_parameters(function, with_input=_input_of(function) is not None)
     if inspect.isasyncgenfunction(code):
         return "generator"
     return "coroutine" if inspect.iscoroutinefunction(code) else "thread"
@@ -182,17 +195,36 @@ def _unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def _check_parameters(function: Callable[..., Any]) -> None:
+def _input_of(function: object) -> _Input | None:
+    """Return what a function wants beside the context; None if that is nothing."""
+    if not callable(function) or isinstance(function, type):
+        return None
+    try:
+        signature = inspect.signature(function)
+        signature.bind(None, None)
+    except (TypeError, ValueError):
+        return None
+    _, second = [
+        parameter
+        for parameter in signature.parameters.values()
+        if parameter.kind not in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD)
+    ][:2]
+    # With a default, or `*args`, it does well without: `lambda ctx, i=i: ...` is no input.
+    needs = second.default is second.empty and second.kind is not second.VAR_POSITIONAL
+    return _Input(function, second) if needs else None
+
+
+def _check_parameters(function: Callable[..., Any], *, with_input: bool) -> None:
     try:
         signature = inspect.signature(function)
     except ValueError:
         return  # a built-in that does not tell: it finds out when it is called
     try:
-        signature.bind(None)
+        signature.bind(*(None, None)[: 1 + with_input])
     except TypeError as exc:
         message = (
-            f"{_name_of(function)!r} cannot be an agent: it is called with one argument, the "
-            f"context, but its signature is {signature} ({exc})"
+            f"{_name_of(function)!r} cannot be an agent: it is called with the context, and with "
+            f"its input if it needs a second argument, but its signature is {signature} ({exc})"
         )
         raise AgentFunctionError(message) from None
 

@@ -61,6 +61,16 @@ class Emitter(Protocol):
         ...
 
 
+class Writable(Protocol):
+    """What keeps the writes of an attempt."""
+
+    writers: dict[str, Any]
+
+    def apply(self, writes: Mapping[str, Any]) -> None:
+        """Take the writes of an event that is being handed out."""
+        ...
+
+
 class Lane:
     """A branch's way into the stream.
 
@@ -72,9 +82,10 @@ class Lane:
             that, all slots whose event is queued or drained, oldest first.
         unsettled: a fan-out below ended without an event after all of its branches' own, so
             something of theirs may still be on its way to the reader.
+        inbox: the messages to this branch, from the first one on.
     """
 
-    __slots__ = ("branch", "flight", "sealed", "slot", "unsettled")
+    __slots__ = ("branch", "flight", "inbox", "sealed", "slot", "unsettled")
 
     def __init__(self, branch: Branch) -> None:
         """Make an open lane for ``branch``."""
@@ -83,17 +94,21 @@ class Lane:
         self.slot: Slot | None = None
         self.flight: list[Slot] | None = None
         self.unsettled = False
+        self.inbox: Any = None
 
     def another_slot(self) -> Slot:
         """Return a slot to use when ``slot`` cannot be."""
-        slot = Slot(self)
+        return self.take_in(Slot(self))
+
+    def take_in(self, slot: Slot) -> Slot:
+        """Take in a slot that is about to be filled, beside what is in flight already."""
         busy = self.slot
         if self.flight is not None:
             self.flight.append(slot)
         elif busy is None:
             self.slot = slot
         else:
-            # A second task of the same branch emits while the first one waits.
+            # A second task of the same branch emits while the first one waits; or a message comes.
             self.flight = [busy, slot] if busy.state in IN_FLIGHT else [slot]
             self.slot = None
         return slot
@@ -112,10 +127,20 @@ class Slot:
     ``writes`` are the state writes that the runtime added to the event (they go back to the
     emitter if it is withdrawn); ``late`` are those whose value is known only when the event is
     recorded, or that are not recorded at all; ``temporary`` is what of those is applied at hand-out
-    without being recorded.
+    without being recorded: to ``layer``, if it is an attempt's event.
     """
 
-    __slots__ = ("emitter", "event", "lane", "late", "state", "task", "temporary", "writes")
+    __slots__ = (
+        "emitter",
+        "event",
+        "lane",
+        "late",
+        "layer",
+        "state",
+        "task",
+        "temporary",
+        "writes",
+    )
 
     def __init__(self, lane: Lane) -> None:
         """Make a free slot on ``lane``."""
@@ -127,6 +152,7 @@ class Slot:
         self.writes: Mapping[str, Any] | None = None
         self.late: dict[str, Any] | None = None
         self.temporary: dict[str, Any] | None = None
+        self.layer: Writable | None = None
 
     @enable_ki_protection
     def __call__(self, _raise_cancel: object) -> Abort:
@@ -159,8 +185,10 @@ class Slot:
         self.event = None
         self.emitter = None
         self.writes = None
-        self.late = None
-        self.temporary = None
+        if self.late is not None:
+            self.late = None
+            self.temporary = None
+            self.layer = None
         self.state = FREE
         if task is not None:
             reschedule(task, _ACKNOWLEDGED)
@@ -187,7 +215,7 @@ class Slot:
             stamp_origin(event, UNPLACED)
             stamp_delta(event, event.explicit_delta)
         writes = self.writes
-        self.writes = self.late = self.temporary = None
+        self.writes = self.late = self.temporary = self.layer = None
         if writes and self.emitter is not None:
             self.emitter.take_back(writes)
 

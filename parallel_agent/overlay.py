@@ -9,32 +9,23 @@ Sync throughout: nothing here blocks, so a reader always sees all of an event's 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, Literal, NoReturn
+from typing import Any, Final, NoReturn
 
-import attrs
-
-from parallel_agent.branch import NEWEST, Branch
-from parallel_agent.errors import ActivationEndedError, StateConflictError, StateError, note_reducer
+from parallel_agent.errors import ActivationEndedError, StateError
 from parallel_agent.lane import FREE, IN_FLIGHT, Lane, Slot
+from parallel_agent.shared_state import MISSING, Contributions, Layer, SharedState, combined
+from session.actions import EMPTY
 from session.event import Event, stamp_delta
-from session.session import Session
 from session.state import (
     TEMP_PREFIX,
     FrozenDict,
-    Reducer,
     UnstorableError,
     freeze,
-    frozen_dict,
     same,
 )
 
-__all__ = ["OnConflict", "SharedState", "State"]
-
-OnConflict = Literal["last", "error"]
-
-_MISSING: Final[Any] = object()
+__all__ = ["State"]
 
 _SHORT_INT: Final = 64
 """Bits of an integer that needs no further check."""
@@ -44,158 +35,6 @@ class _Writes(dict[str, Any]):
     """Pending writes. Same layout as `FrozenDict`, so that emitting them is one assignment."""
 
     __slots__ = ()
-
-
-@attrs.define(eq=False)
-class _Contributions:
-    """What one event contributes to a key with a reducer, oldest first."""
-
-    items: tuple[Any, ...]
-
-
-class SharedState:
-    """The rules that hold for all branches of one run: reducers, conflicts, and who wrote last."""
-
-    def __init__(
-        self, session: Session, reducers: Mapping[str, Reducer], on_conflict: OnConflict
-    ) -> None:
-        """``session`` is the live session; its state is the shared layer."""
-        self.session = session
-        self.reducers = reducers
-        self.check_conflicts = on_conflict == "error"
-        self._writers: dict[str, tuple[Branch, Event]] = {}
-
-    def split(
-        self, writes: Mapping[str, Any], explicit: Mapping[str, Any]
-    ) -> tuple[FrozenDict, dict[str, Any] | None]:
-        """Return what an event records of these writes as it stands, and what is settled late.
-
-        Late are contributions (their result depends on what is recorded before them) and
-        ``temp:`` keys (never recorded). An event's explicit delta wins over pending writes.
-        """
-        reducers = self.reducers
-        late: dict[str, Any] = {}
-        plain: dict[str, Any] = {}
-        for key, value in writes.items():
-            (late if isinstance(value, _Contributions) or key.startswith(TEMP_PREFIX) else plain)[
-                key
-            ] = value
-        for key, value in explicit.items():
-            if key in reducers:
-                earlier = late.get(key)
-                late[key] = _Contributions(
-                    (*earlier.items, value) if earlier is not None else (value,)
-                )
-            elif key.startswith(TEMP_PREFIX):
-                late[key] = value
-            else:
-                plain[key] = value
-        return frozen_dict(plain), late or None
-
-    def is_late(self, delta: Mapping[str, Any]) -> bool:
-        """Whether an explicit delta holds a key that `split` must take out."""
-        reducers = self.reducers
-        for key in delta:  # noqa: SIM110  # half the time of any()
-            if key in reducers or key.startswith(TEMP_PREFIX):
-                return True
-        return False
-
-    def resolve(self, slot: Slot, before: deque[Slot]) -> BaseException | None:
-        """Settle the late writes of a slot about to be recorded, after those of ``before``.
-
-        Returns the error that refuses it, and then changes nothing.
-        """
-        event = slot.event
-        if event is None or event.partial:
-            return None
-        delta = event.delta
-        if self.check_conflicts:
-            conflict = self._conflict(slot.lane.branch, _assigned(slot, delta))
-            if conflict is not None:
-                # Refused for good: handing them back would refuse the next event, too.
-                slot.writes = None
-                return conflict
-        if slot.late:
-            refusal = self._settle(slot, event, before)
-            if refusal is not None:
-                return refusal
-        if self.check_conflicts:
-            branch = slot.lane.branch
-            for key in _assigned(slot, delta):
-                self._writers[key] = (branch, event)
-        return None
-
-    def _settle(self, slot: Slot, event: Event, before: deque[Slot]) -> BaseException | None:
-        recorded: dict[str, Any] = {}
-        temporary: dict[str, Any] = {}
-        for key, value in (slot.late or {}).items():
-            settled = value
-            if isinstance(value, _Contributions):
-                try:
-                    settled = self.reduce(key, self._recorded(key, before), value.items)
-                except BaseException as exc:  # noqa: BLE001  # the user's reducer, or its result
-                    slot.writes = None
-                    return exc
-            (temporary if key.startswith(TEMP_PREFIX) else recorded)[key] = settled
-        if recorded:
-            stamp_delta(event, frozen_dict({**event.delta, **recorded}))
-        slot.temporary = temporary or None
-        return None
-
-    def reduce(self, key: str, current: Any, contributions: tuple[Any, ...]) -> Any:
-        """Combine ``contributions``, in order, with the key's current value."""
-        reducer = self.reducers[key]
-        value = None if current is _MISSING else current
-        for contribution in contributions:
-            try:
-                value = freeze(reducer(value, contribution), "its result")
-            except Exception as exc:
-                name = getattr(reducer, "__name__", repr(reducer)).removeprefix("_")
-                note_reducer(
-                    exc, f"the reducer {name} of state[{key!r}], given {contribution!r:.80}"
-                )
-                raise
-        return value
-
-    def _recorded(self, key: str, before: deque[Slot]) -> Any:
-        for slot in reversed(before):
-            event = slot.event
-            if event is None or event.partial:
-                continue
-            for settled in (slot.temporary, event.delta):
-                if settled is not None and key in settled:
-                    return settled[key]
-        return self.session.state.get(key, _MISSING)
-
-    def _conflict(self, branch: Branch, keys: list[str]) -> StateConflictError | None:
-        for key in keys:
-            if key not in self._writers:
-                continue
-            writer, event = self._writers[key]
-            # Without a number yet, it is in the batch being drained: newer than any fork.
-            seq = NEWEST if event.seq is None else event.seq
-            if seq > branch.limit_for(writer):
-                return StateConflictError(key, _name(writer), _name(branch))
-        return None
-
-
-def _name(branch: Branch) -> str:
-    return branch.name or "(root)"
-
-
-def _assigned(slot: Slot, delta: Mapping[str, Any]) -> list[str]:
-    """The keys an event assigns: what it records, and what is temporary; no contributions."""
-    late = slot.late or {}
-    return [*delta, *(key for key, value in late.items() if not isinstance(value, _Contributions))]
-
-
-def _in_slot(slot: Slot, key: str) -> Any:
-    if slot.late is not None and key in slot.late:
-        return slot.late[key]
-    event = slot.event
-    if event is None or event.partial:
-        return _MISSING
-    return event.delta.get(key, _MISSING)
 
 
 class State(Mapping[str, Any]):
@@ -211,12 +50,13 @@ class State(Mapping[str, Any]):
     the run and is never stored. A key cannot be deleted, as in ADK: write None.
     """
 
-    __slots__ = ("_has_late", "_lane", "_shared", "_state", "ended", "pending")
+    __slots__ = ("_has_late", "_lane", "_shared", "_state", "ended", "layer", "pending")
 
-    def __init__(self, shared: SharedState, lane: Lane) -> None:
-        """See through ``lane`` onto ``shared``."""
+    def __init__(self, shared: SharedState, lane: Lane, layer: Layer | None = None) -> None:
+        """See through ``lane`` onto ``shared``, or onto the ``layer`` of an attempt."""
         self._shared = shared
-        self._state = shared.session.state
+        self._state: Mapping[str, Any] = shared.session.state if layer is None else layer
+        self.layer = layer
         self._lane = lane
         self.pending = _Writes()
         # Some pending write must be split off when it is emitted (see `SharedState.split`).
@@ -225,17 +65,17 @@ class State(Mapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         value = self._visible(key)
-        if value is _MISSING:
+        if value is MISSING:
             raise KeyError(key)
         return value
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of ``key``, or ``default`` if it was never written."""
         value = self._visible(key)
-        return default if value is _MISSING else value
+        return default if value is MISSING else value
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self._visible(key) is not _MISSING
+        return isinstance(key, str) and self._visible(key) is not MISSING
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys())
@@ -264,13 +104,13 @@ class State(Mapping[str, Any]):
             raise StateError(message)
         lane = self._lane
         if not self.pending and lane.slot is not None and lane.slot.state == FREE:
-            visible = self._state.get(key, _MISSING)  # as `_visible` would find, without the call
+            visible = self._state.get(key, MISSING)  # as `_visible` would find, without the call
         else:
             visible = self._visible(key)
         if simple:
             changed = type(visible) is not kind or visible != value
         else:
-            changed = visible is _MISSING or not same(visible, value)
+            changed = visible is MISSING or not same(visible, value)
         if changed:
             if self.ended:
                 self._refuse_write(key)
@@ -301,7 +141,7 @@ class State(Mapping[str, Any]):
         frozen = _frozen(key, value)
         earlier = self.pending.get(key)
         self._has_late = True
-        self.pending[key] = _Contributions(
+        self.pending[key] = Contributions(
             (*earlier.items, frozen) if earlier is not None else (frozen,)
         )
 
@@ -356,22 +196,22 @@ class State(Mapping[str, Any]):
             and lane.flight is None
             and (slot is None or slot.state not in IN_FLIGHT)
         ):
-            return self._state.get(key, _MISSING)
-        contributions: list[_Contributions] = []
-        found = self.pending.get(key, _MISSING)
-        if isinstance(found, _Contributions):
+            return self._state.get(key, MISSING)
+        contributions: list[Contributions] = []
+        found = self.pending.get(key, MISSING)
+        if isinstance(found, Contributions):
             contributions.append(found)
-            found = _MISSING
-        if found is _MISSING:
+            found = MISSING
+        if found is MISSING:
             for slot in lane.in_flight():
                 found = _in_slot(slot, key)
-                if isinstance(found, _Contributions):
+                if isinstance(found, Contributions):
                     contributions.append(found)
-                    found = _MISSING
-                elif found is not _MISSING:
+                    found = MISSING
+                elif found is not MISSING:
                     break
-        if found is _MISSING:
-            found = self._state.get(key, _MISSING)
+        if found is MISSING:
+            found = self._state.get(key, MISSING)
         for contribution in reversed(contributions):
             found = self._shared.reduce(key, found, contribution.items)
         return found
@@ -383,13 +223,22 @@ class State(Mapping[str, Any]):
         return {
             key: value
             for key, value in self.pending.items()
-            if not isinstance(value, _Contributions)
+            if not isinstance(value, Contributions)
         }
 
     def attach(self, event: Event, slot: Slot) -> None:
         """Let ``event``, about to be queued in ``slot``, take the pending writes along."""
         writes = self.pending
         explicit = event.delta
+        if self.layer is not None:
+            # Not recorded with this event, but with the one that ends an attempt that succeeds.
+            self.pending = _Writes()
+            plain, late_writes = self._shared.split(writes, explicit)
+            slot.writes = writes
+            slot.late = {**plain, **(late_writes or {})}
+            slot.layer = self.layer
+            stamp_delta(event, EMPTY)
+            return
         if writes:
             self.pending = _Writes()
             late, self._has_late = self._has_late, False
@@ -409,11 +258,18 @@ class State(Mapping[str, Any]):
         self._has_late = True
         pending = self.pending
         for key, value in writes.items():
-            later = pending.get(key, _MISSING)
-            if later is _MISSING:
+            later = pending.get(key, MISSING)
+            if later is MISSING:
                 pending[key] = value
-            elif isinstance(later, _Contributions) and isinstance(value, _Contributions):
-                pending[key] = _Contributions((*value.items, *later.items))
+            else:
+                pending[key] = combined(value, later)
+
+    def absorb(self, writes: Mapping[str, Any]) -> None:
+        """Make the writes of an attempt that has succeeded pending here."""
+        self._has_late = True
+        for key, value in writes.items():
+            if isinstance(value, Contributions) or not same(self._visible(key), value):
+                self.pending[key] = combined(self.pending.get(key), value)
 
 
 def _frozen(key: object, value: Any) -> Any:
@@ -427,3 +283,12 @@ def _frozen(key: object, value: Any) -> Any:
         # The path is put together here, not on the way in: writes that fit are the rule.
         separator = "" if exc.path.startswith("[") or not exc.path else "."
         raise UnstorableError(f"state[{key!r}]{separator}{exc.path}", exc.why) from None
+
+
+def _in_slot(slot: Slot, key: str) -> Any:
+    if slot.late is not None and key in slot.late:
+        return slot.late[key]
+    event = slot.event
+    if event is None or event.partial:
+        return MISSING
+    return event.delta.get(key, MISSING)

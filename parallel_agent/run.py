@@ -10,25 +10,30 @@ an agent failed, and an exception of the body leaves as itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from random import Random
 from types import TracebackType
 from typing import Any, Literal, NoReturn, final
 
 import attrs
 import trio
-from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
+from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
-from parallel_agent.activation import Activation, Invocation, RunConfig
+from parallel_agent.activation import Activation
 from parallel_agent.agent import Agent
 from parallel_agent.barrier import Outcome
 from parallel_agent.branch import Branch, Place
 from parallel_agent.context import InvocationContext, find_outcomes
-from parallel_agent.drive import activate, run_child
-from parallel_agent.errors import PluginError, ReadError, note_plugin
+from parallel_agent.drive import activate
+from parallel_agent.engine import ENGINE
+from parallel_agent.errors import PluginError, ReadError, RunEndedError, note_plugin
+from parallel_agent.invocation import Invocation, RunConfig
 from parallel_agent.lane import Lane
 from parallel_agent.lifecycle import Status, Step, advance
-from parallel_agent.overlay import OnConflict, SharedState
+from parallel_agent.limiter import Limiter
 from parallel_agent.plugin import Plugins
+from parallel_agent.post import PendingRequest, Requests, send
+from parallel_agent.shared_state import OnConflict, SharedState
 from parallel_agent.stream import Stream
 from session.actions import EventActions
 from session.content import Content
@@ -94,6 +99,7 @@ class RunSetup:
     reducers: Mapping[str, Reducer]
     on_conflict: OnConflict
     plugins: Plugins
+    random: Random
     clock: Callable[[], float]
     new_id: Callable[[], str]
 
@@ -126,7 +132,8 @@ class _Core:
             # Cancelled too late to reach anybody, it is cancelled all the same: never a success.
             step = Step.COMPLETE if self.reason is None else Step.CANCEL
         else:
-            step = Step.FAIL if root.status is Status.FAILED else Step.CANCEL
+            ways = {Status.FAILED: Step.FAIL, Status.WAITING: Step.WAIT}
+            step = ways.get(root.status, Step.CANCEL)
         self.status = advance(self.status, step)
         events = tuple(session.events[self.first :])
         self.result = Result(
@@ -154,6 +161,7 @@ class Run:
         """Made by `Runner.open`."""
         self._core = core
         self._stream = core.stream
+        self._requests: Requests = core.root.invocation.requests
 
     @property
     def invocation_id(self) -> str:
@@ -209,6 +217,74 @@ class Run:
         """
         self._core.cancel(reason)
 
+    # Into the run. Nothing here waits for the reader, so it may be called inside its loop.
+
+    async def send(self, content: str | Content, *, to: str | None = None) -> Event:
+        """Send a message to the branch named ``to``; None is the root branch.
+
+        It is recorded as the user's event on that branch, comes out of the iteration like any
+        other, and is there for ``ctx.receive()`` when the reader comes back after it.
+
+        Raises:
+            MessageRefusedError: no such branch is running, or its inbox is full. Nothing changed.
+        """
+        await checkpoint()
+        return send(self._core.root, content, to)
+
+    @property
+    def pending(self) -> tuple[PendingRequest, ...]:
+        """The questions to people that wait for an answer, oldest first."""
+        return self._requests.pending()
+
+    async def respond(self, request_id: str, value: Any) -> Event:
+        """Answer a question: ``await run.respond(event.request.id, True)``.
+
+        The answer is recorded as the user's event on the branch that asked, comes out of the
+        iteration like any other, and reaches its agent when the reader comes back after it.
+
+        Args:
+            request_id: the request's id; or, if no other open request is like that, the id
+                without the invocation, the path of its activation, or the name of its agent.
+            value: the answer: JSON, or an object that has a JSON form. It must fit the request's
+                schema, strictly.
+
+        Raises:
+            ResponseRefusedError: no such request is open, it has been answered, or the value
+                does not fit. Nothing has changed.
+        """
+        await checkpoint()
+        return self._requests.respond(request_id, value)
+
+    # Out of the run.
+
+    async def wait_for(self, predicate: Callable[[Event], bool]) -> Event:
+        """Read on until an event is like that, and return it.
+
+        Raises:
+            RunEndedError: the run has ended, and none was.
+        """
+        async for event in self:
+            if predicate(event):
+                return event
+        message = "the run has ended, and no event was what wait_for() waited for"
+        raise RunEndedError(message)
+
+    def only(
+        self, *, author: str | None = None, branch: str | None = None, partial: bool | None = None
+    ) -> AsyncIterator[Event]:
+        """Read on, passing over events that are not like that.
+
+        Args:
+            author: of this author.
+            branch: on this branch, or one forked from it.
+            partial: False passes over partial events, True over whole ones.
+        """
+        return _Only(self, author, branch, partial)
+
+    async def collect(self) -> list[Event]:
+        """Read to the end, and return what came."""
+        return [event async for event in self]
+
     def __aiter__(self) -> Run:
         return self
 
@@ -217,6 +293,38 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<Run {self.invocation_id}: {self.status}>"
+
+
+@final
+class _Only:
+    """What `Run.only` returns."""
+
+    def __init__(
+        self, run: Run, author: str | None, branch: str | None, partial: bool | None
+    ) -> None:
+        self._run = run
+        self._author = author
+        self._branch = branch
+        self._partial = partial
+
+    def __aiter__(self) -> _Only:
+        return self
+
+    async def __anext__(self) -> Event:
+        async for event in self._run:
+            if (
+                self._author in (None, event.author)
+                and self._partial in (None, event.partial)
+                and self._is_on_branch(event.branch)
+            ):
+                return event
+        raise StopAsyncIteration
+
+    def _is_on_branch(self, name: str | None) -> bool:
+        if self._branch is None:
+            return True
+        # By segments: `fan.agent_1` is not above `fan.agent_10`.
+        return name is not None and f"{name}.".startswith(f"{self._branch}.")
 
 
 @final
@@ -337,7 +445,10 @@ class OpenRun:
             stream=stream,
             shared=shared,
             threads=trio.CapacityLimiter(self._config.max_threads),
-            run_child=run_child,
+            engine=ENGINE,
+            requests=Requests(),
+            random=setup.random,
+            limiter=_run_limiter(self._config),
             plugins=setup.plugins,
         )
         line = Branch()
@@ -414,6 +525,11 @@ def _escalate(emitter: Any) -> None:
         above = above.parent
     if above is not None:
         above.escalated = True
+
+
+def _run_limiter(config: RunConfig) -> Limiter | None:
+    slots = config.max_concurrency
+    return None if slots is None else Limiter(slots, name="the run's max_concurrency")
 
 
 def _why_left(error: BaseException | None) -> str:

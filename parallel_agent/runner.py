@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from random import Random
 from typing import Any
 from uuid import uuid4
 
 import attrs
 
-from parallel_agent.activation import RunConfig
 from parallel_agent.agent import Agent, check_agent
 from parallel_agent.errors import MessageTypeError
-from parallel_agent.overlay import OnConflict
+from parallel_agent.invocation import RunConfig
 from parallel_agent.plugin import Plugin, Plugins
 from parallel_agent.run import OpenRun, Result, RunSetup
+from parallel_agent.shared_state import OnConflict
 from session.content import Content
 from session.event import USER
 from session.in_memory import InMemorySessionService
@@ -37,6 +38,7 @@ class Runner:
         on_conflict: what happens when two branches that do not see each other write one key:
             ``"last"`` recorded wins, or ``"error"`` raises `StateConflictError` at the later.
         plugins: hooks into all its runs, asked in this order; see `Plugin`.
+        random: where the jitter of retries comes from.
         clock: seconds since the epoch, for the times of events.
         new_id: makes ids of invocations, and of sessions that were not given one.
 
@@ -55,6 +57,7 @@ class Runner:
         reducers: Mapping[str, Reducer | str] | None = None,
         on_conflict: OnConflict = "last",
         plugins: Iterable[Plugin] = (),
+        random: Random | None = None,
         clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: str(uuid4()),
     ) -> None:
@@ -80,6 +83,7 @@ class Runner:
             reducers=_as_reducers(reducers),
             on_conflict=on_conflict,
             plugins=Plugins(plugins),
+            random=Random() if random is None else random,  # noqa: S311  # jitter, no secret
             clock=clock,
             new_id=new_id,
         )

@@ -332,7 +332,10 @@ class Stream:
             session.apply(event)
             temporary = slot.temporary
             if temporary is not None:
-                session.state.update(temporary)
+                if slot.layer is None:
+                    session.state.update(temporary)
+                else:
+                    slot.layer.apply(temporary)
             if event.escalates:
                 self._on_escalate(cast("Emitter", slot.emitter))
         return event

@@ -36,6 +36,7 @@ from session.actions import (
     sealed_actions,
 )
 from session.content import Content, FunctionCall, FunctionResponse, Text
+from session.request import InputRequest, request_in
 from session.state import FrozenValueError, UnstorableError, freeze
 
 __all__ = [
@@ -63,7 +64,7 @@ class Origin:
     read.
     """
 
-    __slots__ = ("_branch", "_path", "author", "invocation_id")
+    __slots__ = ("_branch", "_path", "attempt", "author", "invocation_id")
 
     def __init__(
         self,
@@ -72,9 +73,11 @@ class Origin:
         invocation_id: str = "",
         branch: str | None = None,
         path: str = "",
+        attempt: int = 1,
     ) -> None:
-        """All four are plain text; ``branch`` is dotted, ``path`` is slashed."""
+        """Plain text, and a number; ``branch`` is dotted, ``path`` is slashed."""
         self.author = author
+        self.attempt = attempt
         self.invocation_id = invocation_id
         self._branch = branch
         self._path = path
@@ -301,6 +304,20 @@ class Event:
         return self._actions is not None and self._actions.escalate
 
     @property
+    def transfer_to_agent(self) -> str | None:
+        """``actions.transfer_to_agent``, without making the actions."""
+        actions = self._actions
+        return None if actions is None else actions.transfer_to_agent
+
+    @property
+    def request(self) -> InputRequest | None:
+        """The question to a person that this event asks, if it does."""
+        content = self._content
+        if not self._rest.long_running_tool_ids or not isinstance(content, Content):
+            return None
+        return request_in(content)
+
+    @property
     def explicit_delta(self) -> Mapping[str, Any]:
         """The state delta its maker gave it, without what the runtime added."""
         actions = self._actions
@@ -360,7 +377,8 @@ class Event:
     @property
     def attempt(self) -> int:
         """Which attempt of a retried activation emitted it, from 1."""
-        return self._rest.attempt
+        attempt = self._rest.attempt
+        return self.origin.attempt if attempt == 1 else attempt
 
     @property
     def other(self) -> Mapping[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, final
+from typing import Unpack, final
 
-from parallel_agent.agent import Agent
+from parallel_agent.agent import Agent, AgentOptions
 from parallel_agent.context import InvocationContext, activation_of
 from parallel_agent.drive import run_child
 from parallel_agent.errors import TreeError
@@ -40,7 +40,7 @@ class LoopAgent(Agent):
         sub_agents: Iterable[Agent] = (),
         *,
         max_iterations: int | None = None,
-        **options: Any,
+        **options: Unpack[AgentOptions],
     ) -> None:
         """See the class."""
         if max_iterations is not None and (type(max_iterations) is not int or max_iterations < 1):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import final
+from collections.abc import Iterable
+from typing import Unpack, final
 
-from parallel_agent.agent import Agent
+from parallel_agent.agent import Agent, AgentOptions
+from parallel_agent.barrier import Barrier, FailFast
 from parallel_agent.context import InvocationContext, activation_of
-from parallel_agent.fan_out import fan_out
+from parallel_agent.errors import TreeError
+from parallel_agent.fan_out import Task, fan_out
 from parallel_agent.lifecycle import Status
 
 __all__ = ["ParallelAgent"]
@@ -26,16 +29,76 @@ class ParallelAgent(Agent):
     An escalating event of a *direct* sub-agent ends its siblings: nothing of theirs follows it,
     in the stream or in the log. The escalating agent itself runs to its end.
 
+    That is what ``barrier=FailFast()`` does, the default; see the other policies.
+
     Its output is a dict of its completed sub-agents' outputs, in declaration order.
 
-    Takes the arguments of `Agent`. Semantics: Google ADK's ``ParallelAgent``; failures as in
-    Go's ``errgroup``.
+    Args:
+        name: see `Agent`.
+        sub_agents: see `Agent`.
+        barrier: what it does when sub-agents fail, and when it has enough.
+        max_concurrency: how many sub-agents run at a time; the others wait for one to end. None
+            is without limit.
+        options: the other arguments of `Agent`.
+
+    Raises:
+        TreeError: ``barrier`` is no policy, or needs more sub-agents than there are;
+            ``max_concurrency`` is no positive whole number.
+
+    Semantics: Google ADK's ``ParallelAgent``; failures as in Go's ``errgroup``.
     """
+
+    def __init__(
+        self,
+        name: str,
+        sub_agents: Iterable[Agent] = (),
+        *,
+        barrier: Barrier = FailFast(),  # noqa: B008  # a value, and frozen
+        max_concurrency: int | None = None,
+        **options: Unpack[AgentOptions],
+    ) -> None:
+        """See the class."""
+        if not isinstance(barrier, Barrier):
+            hint = "; make an object of it: call it" if isinstance(barrier, type) else ""
+            message = f"barrier of {name!r} is a policy such as FailFast(), not {barrier!r}{hint}"
+            raise TreeError(message)
+        if max_concurrency is not None and (
+            type(max_concurrency) is not int or max_concurrency < 1
+        ):
+            message = (
+                f"max_concurrency of {name!r} must be 1 or more, or None for no limit, "
+                f"not {max_concurrency!r}"
+            )
+            raise TreeError(message)
+        super().__init__(name, sub_agents, **options)
+        if len(self.sub_agents) < barrier.least_width():
+            message = (
+                f"{barrier!r} of {name!r} needs {barrier.least_width()} sub-agents or more, "
+                f"and it has {len(self.sub_agents)}"
+            )
+            raise TreeError(message)
+        self._barrier = barrier
+        self._max_concurrency = max_concurrency
+
+    @property
+    def barrier(self) -> Barrier:
+        """What it does when sub-agents fail, and when it has enough."""
+        return self._barrier
+
+    @property
+    def max_concurrency(self) -> int | None:
+        """How many sub-agents run at a time; None is without limit."""
+        return self._max_concurrency
 
     async def run(self, ctx: InvocationContext) -> None:
         """Run the sub-agents side by side."""
         activation = activation_of(ctx)
-        outcomes = await fan_out(activation, self.sub_agents)
+        outcomes = await fan_out(
+            activation,
+            [Task(child) for child in self.sub_agents],
+            barrier=self._barrier,
+            max_concurrency=self._max_concurrency,
+        )
         activation.output = {
             outcome.name: outcome.output
             for outcome in outcomes

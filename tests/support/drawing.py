@@ -14,7 +14,7 @@ import attrs
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from parallel_agent.overlay import OnConflict
+from parallel_agent.shared_state import OnConflict
 from tests.support.running import Case, Reader, Way
 from tests.support.scripts import (
     Beside,

@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from parallel_agent import Event, InMemorySessionService, Result, Run, Runner, RunStatistics
-from parallel_agent.overlay import OnConflict
+from parallel_agent.shared_state import OnConflict
 from session.session import Session
 from tests.support.recording import Delivered, Recorder, Returned
 from tests.support.scripts import Node, as_code, build, lanes_of, printed

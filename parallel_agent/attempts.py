@@ -1,0 +1,110 @@
+"""One agent, tried as often as its options allow, each attempt within its time.
+
+An attempt's events are delivered and recorded as they come, marked with its number. Its state
+writes are seen by itself and by what runs below it, and by nobody else until it has succeeded:
+one event then records them all. A failed attempt leaves none.
+
+Order: an attempt begins when everything of the one before has ended. Cancellation: passes; a
+cancelled agent is not tried again. Errors: the last attempt's, as it was raised; time that is
+over is an `AgentTimeoutError`.
+"""
+
+from __future__ import annotations
+
+import trio
+from trio.lowlevel import checkpoint_if_cancelled
+
+from parallel_agent.activation import Activation
+from parallel_agent.errors import AgentTimeoutError, RunEndedError, note_clean_up
+from parallel_agent.invocation import IdleWatch
+from parallel_agent.judge import (
+    after_cancellation,
+    cancelled_here,
+    escaped,
+    split_cancellation,
+)
+from parallel_agent.perform import perform
+from parallel_agent.retry import Retry
+
+__all__ = ["perform_attempts"]
+
+
+async def perform_attempts(activation: Activation) -> None:
+    """Run the agent, again and again if its options say so."""
+    retry = activation.agent.retry
+    if retry is None:
+        failure = await _attempt(activation)
+        if failure is not None:
+            raise failure
+        return
+    for number in range(1, retry.max_attempts + 1):
+        below = activation.begin_attempt()
+        succeeded = False
+        try:
+            failure = await _attempt(activation)
+            if failure is None:
+                # What is still on its way must have arrived before it is counted.
+                await activation.fence()
+                succeeded = True
+        finally:
+            activation.end_attempt(below, succeeded=succeeded)
+        if failure is None:
+            return
+        if number == retry.max_attempts or not await _is_worth_it(activation, retry, failure):
+            if number > 1:
+                activation.given_up = failure
+            raise failure
+        activation.next_attempt()
+        await trio.sleep(retry.delay(number, activation.invocation.random))
+
+
+async def _is_worth_it(activation: Activation, retry: Retry, failure: BaseException) -> bool:
+    if not isinstance(failure, Exception) or isinstance(failure, RunEndedError):
+        return False
+    if activation.given_up is failure or activation.scope.cancel_called or await cancelled_here():
+        return False
+    return retry.wants(failure)
+
+
+async def _attempt(activation: Activation) -> BaseException | None:
+    """Run the agent once, within its time. Return what it failed with, or was cancelled by."""
+    agent = activation.agent
+    above = activation.idle
+    error: BaseException | None = None
+    corrupted = False
+    total, idle = trio.CancelScope(), trio.CancelScope()
+    if agent.timeout is not None:
+        total.deadline = trio.current_time() + agent.timeout
+    if agent.idle_timeout is not None:
+        activation.idle = IdleWatch(idle, agent.idle_timeout, above)
+    try:
+        with total, idle:
+            try:
+                await perform(activation)
+                await activation.fence()
+                # Too late is too late, also if the agent did not notice.
+                await checkpoint_if_cancelled()
+            except BaseException as exc:  # noqa: BLE001  # judged below; nothing is swallowed
+                error = exc
+    except RuntimeError:
+        corrupted = True  # see `parallel_agent.drive.activate`
+    finally:
+        activation.idle = above
+    if error is not None:
+        error = split_cancellation(activation, error)
+    if corrupted:
+        return escaped(activation, error)
+    is_over = total.cancel_called or idle.cancel_called
+    if not is_over or activation.scope.cancel_called or await cancelled_here():
+        return error
+    is_failure = isinstance(error, Exception) and not isinstance(error, RunEndedError)
+    if error is not None and is_failure and not after_cancellation(error):
+        return error  # it failed of itself, in the very moment
+    kind, seconds = (
+        ("timeout", agent.timeout) if total.cancel_called else ("idle_timeout", agent.idle_timeout)
+    )
+    place = activation.place
+    over = AgentTimeoutError(place.path, place.branch, kind, seconds or 0.0)
+    if error is not None and is_failure:
+        note_clean_up(over, error)
+    return over

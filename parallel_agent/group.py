@@ -1,0 +1,317 @@
+"""Fork and go on: branches that an agent starts while it runs, and steers while they do.
+
+``async with ctx.open_fan_out() as group`` is a fan-out whose width nobody knows in advance. The
+agent stays in the block, emits, waits for results or does not; the branches' events come out of
+the same stream as its own.
+
+Order: branches start in the order of `FanOut.start`. Cancellation: leaving the block waits for
+the branches; leaving it by an exception cancels them first. When the policy cancels the rest
+because of a failure, what the block is doing is cancelled as well. Errors: those that nobody has
+awaited are raised by the block.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator
+from types import TracebackType
+from typing import Any, Literal, final
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from parallel_agent.activation import NO_INPUT, Activation, cancel_subtree
+from parallel_agent.agent import Agent, check_agent
+from parallel_agent.barrier import Barrier, Outcome
+from parallel_agent.drive import suspend
+from parallel_agent.errors import BranchCancelledError, FanOutError, note_other
+from parallel_agent.fan_out import Crew, Task
+from parallel_agent.inputs import to_json
+from parallel_agent.lifecycle import Status
+from parallel_agent.limiter import Limiter
+from parallel_agent.post import send_to
+from session.content import Content
+from session.event import Event
+
+__all__ = ["FanOut", "Handle", "OpenFanOut"]
+
+
+@final
+class Handle:
+    """One branch of an open fan-out. ``await handle`` waits for its output.
+
+    Awaited, its error is raised there, as itself, and the block does not raise it again.
+    """
+
+    def __init__(self, crew: Crew, task: Task, activation: Activation) -> None:
+        """Made by `FanOut.start`."""
+        self._crew = crew
+        self._task = task
+        self._activation = activation
+        self._ended = trio.Event()
+        self._outcome: Outcome | None = None
+        self._handled = False
+
+    @property
+    def name(self) -> str:
+        """The branch's agent, with its number or key."""
+        return self._task.name
+
+    @property
+    def branch(self) -> str:
+        """The branch, dotted: where to send messages, and what its events carry."""
+        return self._activation.place.branch or ""
+
+    @property
+    def path(self) -> str:
+        """Its activation's path, slashed."""
+        return self._activation.place.path
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self._outcome is not None
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._output().__await__()
+
+    async def _output(self) -> Any:
+        outcome = await self.outcome()
+        if outcome.error is not None:
+            self._handled = True
+            raise outcome.error
+        if outcome.status is Status.WAITING:
+            await suspend(self._crew.owner)
+        if outcome.status is not Status.COMPLETED:
+            message = f"branch {self.name!r} was cancelled, and has no output"
+            raise BranchCancelledError(message)
+        return outcome.output
+
+    async def outcome(self) -> Outcome:
+        """Wait until it has ended, and return how. Raises nothing of the branch's own."""
+        await self._ended.wait()
+        outcome = self._outcome
+        if outcome is None:
+            raise AssertionError
+        return outcome
+
+    def cancel(self, reason: str = "cancelled by its handle") -> None:
+        """Cancel it. Does not wait: ``await handle.outcome()`` does. The others go on."""
+        if self._outcome is None:
+            cancel_subtree(self._activation, reason)
+
+    async def send(self, content: str | Content) -> Event:
+        """Send it a message; see `InvocationContext.receive`. Does not wait for its being read.
+
+        Raises:
+            MessageRefusedError: it has ended, or its inbox is full.
+        """
+        await trio.lowlevel.checkpoint()
+        owner = self._crew.owner
+        return send_to(self._activation, content, author=owner.agent.name)
+
+    def __repr__(self) -> str:
+        status = self._activation.status if self._outcome is None else self._outcome.status
+        return f"<Handle {self.name}: {status}>"
+
+
+@final
+class FanOut:
+    """An open fan-out, inside its block. Made by ``ctx.open_fan_out()``."""
+
+    def __init__(self, crew: Crew, nursery: trio.Nursery, gate: Limiter | None) -> None:
+        """Made by the block."""
+        self._crew = crew
+        self._nursery = nursery
+        self._gate = gate
+        self._handles: list[Handle] = []
+        self._keys: set[tuple[str, str]] = set()
+        self._finished: deque[Handle] = deque()
+        self._running = 0
+        self._news = trio.lowlevel.ParkingLot()
+        self._open = True
+
+    def start(self, agent: Agent, input: Any = NO_INPUT, *, key: str | None = None) -> Handle:
+        """Start ``agent`` on a branch of its own, and go on. What is written is recorded first.
+
+        Args:
+            agent: of this tree or any other; as often as wanted.
+            input: what it is to work on: JSON, or objects that have a JSON form. Without it,
+                what this agent works on.
+            key: names the branch, ``agent@key``, instead of its number.
+
+        Raises:
+            FanOutError: the block has ended, or the key is no name or taken.
+            TreeError: ``agent`` is no agent.
+            UnstorableError: ``input`` has no JSON form.
+        """
+        check_agent(agent, "what start() was given")
+        owner = self._crew.owner
+        if not self._open:
+            message = f"the fan-out of {owner.agent.name!r} has ended; start branches in its block"
+            raise FanOutError(message)
+        number: int | str
+        if key is None:
+            number = owner.next_number(agent.name)
+        else:
+            number = self._checked_key(agent, key)
+        plain = input if input is NO_INPUT else to_json(input)
+        task = Task(agent, plain, number)
+        child = self._crew.fork(task)
+        child.gate = self._gate
+        child.prologue = owner.flush
+        handle = Handle(self._crew, task, child)
+        position = len(self._handles)
+        self._handles.append(handle)
+        self._running += 1
+        self._nursery.start_soon(self._watch, position, handle, child)
+        return handle
+
+    def _checked_key(self, agent: Agent, key: str) -> str:
+        plain = key.replace("_", "").replace("-", "") if isinstance(key, str) else ""
+        if not plain.isalnum() or key.isdigit():
+            message = f"a key is letters, digits, - and _, not digits alone; not {key!r:.80}"
+            raise FanOutError(message)
+        if (agent.name, key) in self._keys:
+            message = f"{agent.name!r} was started with the key {key!r} already"
+            raise FanOutError(message)
+        self._keys.add((agent.name, key))
+        return key
+
+    @enable_ki_protection
+    async def _watch(self, position: int, handle: Handle, child: Activation) -> None:
+        await self._crew.watch(position, child)
+        outcome = self._crew.outcomes[position]
+        handle._outcome = outcome  # noqa: SLF001  # a handle and its block are one thing
+        handle._ended.set()  # noqa: SLF001
+        branch = child.lane.branch
+        branch.joined = branch.joined or child.invocation.tick()
+        self._running -= 1
+        self._finished.append(handle)
+        self._news.unpark_all()
+
+    @property
+    def handles(self) -> tuple[Handle, ...]:
+        """All that were started, in order."""
+        return tuple(self._handles)
+
+    @property
+    def finished(self) -> _Finished:
+        """The handles of the branches as they end: ``async for handle in group.finished``.
+
+        Each is given once. Iteration ends when none is running and all have been given.
+        """
+        return _Finished(self)
+
+    async def _next_finished(self) -> Handle | None:
+        await trio.lowlevel.checkpoint()
+        while not self._finished:
+            if not self._running:
+                return None
+            await self._news.park()
+        return self._finished.popleft()
+
+    def cancel(self, reason: str = "cancelled by its fan-out") -> None:
+        """Cancel all that still run. Does not wait; more may be started."""
+        self._crew.cancel(reason)
+
+    # The block's side.
+
+    def _close(self) -> list[Outcome]:
+        outcomes = self._crew.join([handle._task for handle in self._handles])  # noqa: SLF001
+        self._open = False
+        return outcomes
+
+    def _errors_handled(self) -> list[BaseException]:
+        return [
+            handle._outcome.error  # noqa: SLF001
+            for handle in self._handles
+            if handle._handled and handle._outcome is not None and handle._outcome.error  # noqa: SLF001
+        ]
+
+    def __repr__(self) -> str:
+        return f"<FanOut of {self._crew.owner.agent.name}: {self._running} running>"
+
+
+@final
+class _Finished:
+    def __init__(self, group: FanOut) -> None:
+        self._group = group
+
+    def __aiter__(self) -> _Finished:
+        return self
+
+    async def __anext__(self) -> Handle:
+        handle = await self._group._next_finished()  # noqa: SLF001  # the other half of it
+        if handle is None:
+            raise StopAsyncIteration
+        return handle
+
+
+@final
+class OpenFanOut:
+    """What ``ctx.open_fan_out()`` returns: ``async with`` it."""
+
+    def __init__(self, owner: Activation, barrier: Barrier, max_concurrency: int | None) -> None:
+        """Made by `InvocationContext.open_fan_out`."""
+        self._crew = Crew(owner, barrier, width=None)
+        self._gate = None if max_concurrency is None else Limiter(max_concurrency)
+        self._nursery: Any = None
+        self._body = trio.CancelScope()
+        self._group: FanOut | None = None
+
+    @enable_ki_protection
+    async def __aenter__(self) -> FanOut:
+        owner = self._crew.owner
+        if self._group is not None:
+            message = "this fan-out was opened already; call ctx.open_fan_out() again"
+            raise FanOutError(message)
+        if owner.status is not Status.RUNNING:
+            owner.refuse()
+        await owner.flush()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        owner.step_aside()
+        self._nursery = trio.open_nursery()
+        nursery = await self._nursery.__aenter__()
+        self._crew.on_failure = self._body.cancel
+        self._group = FanOut(self._crew, nursery, self._gate)
+        self._body.__enter__()
+        return self._group
+
+    @enable_ki_protection
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> Literal[False]:
+        owner, crew, group = self._crew.owner, self._crew, self._group
+        if group is None:
+            return False
+        raised = error
+        try:
+            if self._body.__exit__(kind, error, trace):
+                error = None
+        except BaseException as exc:  # noqa: BLE001  # what was left of a group; or scopes out of order
+            error = exc
+        if error is not None:
+            crew.closed = True
+            crew.cancel(f"the fan-out's block raised {type(error).__name__}")
+        try:
+            await self._nursery.__aexit__(None, None, None)
+        except BaseException as exc:  # noqa: BLE001  # raised below
+            # Cancelled while it waited: what the body raised says more, if it raised something.
+            error = error or exc
+        outcomes = group._close()  # noqa: SLF001  # the block and its handle are one thing
+        if error is not None:
+            owner.stay_aside()
+            for outcome in outcomes:
+                if outcome.error is not None and outcome.error is not error:
+                    note_other(error, outcome.path, outcome.error)
+            if error is raised:
+                return False
+            raise error
+        await owner.step_back()
+        handled = [] if crew.closed else group._errors_handled()  # noqa: SLF001
+        await crew.answer(outcomes, handled=handled)
+        return False

@@ -1,0 +1,70 @@
+"""What an agent is given to work on: from a Python value to JSON, and to the type it wants.
+
+Inputs are JSON values, whatever the caller holds: they must be recorded, compared when a run is
+resumed, and sent elsewhere one day. Pure: nothing here waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+from parallel_agent.activation import Activation
+from parallel_agent.errors import InputError
+from parallel_agent.schema import Schema, SchemaError, SchemaTypeError
+from session.state import UnstorableError, freeze
+
+__all__ = ["checked_input", "to_json"]
+
+
+def to_json(value: Any) -> Any:
+    """Return a value as frozen JSON; objects with known fields become JSON objects.
+
+    Raises:
+        UnstorableError: something in it has no JSON form; the path is named.
+    """
+    return freeze(_plain(value, 0))
+
+
+_DEEP = 200
+
+
+def _plain(value: Any, depth: int) -> Any:
+    if value is None or type(value) in (str, int, float, bool) or depth == _DEEP:
+        return value
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        return [_plain(item, depth + 1) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, Enum) and isinstance(value, str | int):
+        return value.value
+    try:
+        return Schema(type(value)).unstructure(value)
+    except (SchemaTypeError, SchemaError) as exc:
+        raise UnstorableError("", f"a {type(value).__name__} has no JSON form: {exc}") from None
+
+
+def checked_input(activation: Activation) -> Any:
+    """Return an activation's input as its agent wants it.
+
+    Raises:
+        InputError: it is missing, or does not fit; the message names agent, branch and field.
+    """
+    agent = activation.agent
+    schema = agent.input_schema
+    if schema is None:
+        return activation.input
+    place = activation.place
+    where = place.path if place.branch is None else f"{place.path} on branch {place.branch}"
+    if activation.input is None and not activation.has_input:
+        message = (
+            f"agent {agent.name!r} ({where}) takes an input, and was given none: run it with "
+            f"ctx.run_agent({agent.name}, input), ctx.map or ctx.fan_out"
+        )
+        raise InputError(message)
+    try:
+        return schema.structure(activation.input)
+    except SchemaError as exc:
+        message = f"the input of agent {agent.name!r} ({where}): {exc}"
+        raise InputError(message) from None

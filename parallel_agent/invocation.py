@@ -1,0 +1,157 @@
+"""What all activations of one run of a tree share, and how one run behaves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import attrs
+import trio
+
+from parallel_agent.barrier import Outcome
+from parallel_agent.limiter import Limiter
+from parallel_agent.shared_state import SharedState
+from parallel_agent.stream import Stream
+from session.content import Content
+from session.session import SessionKey
+
+if TYPE_CHECKING:
+    # For annotations only: an emit hands its event to the plugins, which take contexts.
+    from parallel_agent.plugin import Plugins
+
+__all__ = ["Counts", "Engine", "IdleWatch", "Invocation", "RunConfig"]
+
+
+def _is_count(_config: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if type(value) is not int or value < 1:
+        message = f"{attribute.name} is a whole number from 1 on, not {value!r:.80}"
+        raise ValueError(message)
+
+
+@attrs.frozen
+class RunConfig:
+    """How one run behaves.
+
+    Attributes:
+        max_threads: how many plain functions may run at a time, each in a thread of its own;
+            the others wait for one to end.
+        max_concurrency: how many agents may work at a time, at any depth; None is without
+            limit. An agent that waits for agents below it, a person or a message does not count.
+        inbox_size: how many messages may wait for one branch.
+        on_wait: what happens when agents wait for a person and nothing else is left to do:
+            ``"stay"`` waits on, ``"suspend"`` ends the run as ``waiting``.
+    """
+
+    max_threads: int = attrs.field(default=64, validator=_is_count)
+    max_concurrency: int | None = attrs.field(
+        default=None, kw_only=True, validator=attrs.validators.optional(_is_count)
+    )
+    inbox_size: int = attrs.field(default=64, kw_only=True, validator=_is_count)
+    on_wait: Literal["stay", "suspend"] = attrs.field(
+        default="stay", kw_only=True, validator=attrs.validators.in_(("stay", "suspend"))
+    )
+
+
+@attrs.define(eq=False)
+class Counts:
+    """How many activations have started and ended, by status. Written by `Activation` alone."""
+
+    started: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    waiting: int = 0
+
+
+class IdleWatch:
+    """Watches the time between two events of an agent and those below it.
+
+    The clock stands while an event waits for the reader, or somebody waits for a person or a
+    message: that is nobody's idleness.
+    """
+
+    __slots__ = ("_outer", "_pauses", "_scope", "_seconds")
+
+    def __init__(self, scope: trio.CancelScope, seconds: float, outer: IdleWatch | None) -> None:
+        """Cancel ``scope`` after so many seconds without an event; start the clock."""
+        self._scope = scope
+        self._seconds = seconds
+        self._outer = outer
+        self._pauses = 0
+        scope.deadline = trio.current_time() + seconds
+
+    def pause(self) -> None:
+        """Stop the clock."""
+        watch: IdleWatch | None = self
+        while watch is not None:
+            watch._pauses += 1
+            watch._scope.deadline = math.inf
+            watch = watch._outer
+
+    def resume(self) -> None:
+        """Start it anew, once for each time it was stopped."""
+        watch: IdleWatch | None = self
+        while watch is not None:
+            watch._pauses -= 1
+            if not watch._pauses:
+                watch._scope.deadline = trio.current_time() + watch._seconds
+            watch = watch._outer
+
+
+class Engine(Protocol):
+    """What starts activations: the floors above, as an activation may call them."""
+
+    @property
+    def run_child(self) -> Callable[..., Any]:
+        """`parallel_agent.drive.run_child`."""
+        ...
+
+    @property
+    def fan_out(self) -> Callable[..., Any]:
+        """`parallel_agent.fan_out.fan_out`."""
+        ...
+
+    @property
+    def task(self) -> Callable[..., Any]:
+        """`parallel_agent.fan_out.Task`."""
+        ...
+
+    @property
+    def open_group(self) -> Callable[..., Any]:
+        """`parallel_agent.group.OpenFanOut`."""
+        ...
+
+
+@attrs.define(eq=False)
+class Invocation:
+    """What the activations of one run share."""
+
+    id: str
+    key: SessionKey
+    user_content: Content | None
+    config: RunConfig
+    stream: Stream
+    shared: SharedState
+    threads: trio.CapacityLimiter
+    engine: Engine
+    plugins: Plugins
+    random: Random
+    requests: Any  # of `parallel_agent.post`, which stands above
+    limiter: Limiter | None = None
+    counts: Counts = attrs.field(factory=Counts)
+    outcomes: dict[str, tuple[Outcome, ...]] = attrs.Factory(dict[str, tuple[Outcome, ...]])
+    outputs: dict[str, Any] = attrs.Factory(dict[str, Any])
+    _tick: int = 0
+
+    def limiters(self, own: Limiter | None) -> tuple[Limiter, ...]:
+        """Return what limits an agent: its own limiter, then the run's."""
+        if own is None:
+            return () if self.limiter is None else (self.limiter,)
+        return (own,) if self.limiter is None else (own, self.limiter)
+
+    def tick(self) -> int:
+        """Return the next tick of the counter that orders forks and joins."""
+        self._tick += 1
+        return self._tick

@@ -1,0 +1,103 @@
+"""A limit on how many agents work at the same time.
+
+A slot is held by an agent that works, and given up while it waits inside the runtime: for agents
+below it, for a person, for a message. Taken back after such a wait, it comes before those who
+have not begun. So whoever holds a slot makes progress, and nesting cannot deadlock.
+
+Cancellation: both kinds of waiting can be cancelled, and then hold nothing.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import attrs
+import trio
+from trio.lowlevel import ParkingLot, enable_ki_protection
+
+__all__ = ["Limiter", "LimiterStatistics"]
+
+
+@attrs.frozen
+class LimiterStatistics:
+    """How a limiter stands: slots in use, agents that wait to go on, agents that wait to begin."""
+
+    slots: int
+    in_use: int
+    returning: int
+    starting: int
+
+
+@final
+class Limiter:
+    """At most ``slots`` agents at work at once, wherever they stand.
+
+    Give one object to all agents that share something scarce::
+
+        gpu = Limiter(2, name="gpu")
+        drafts = ParallelAgent("drafts", [w.with_options(limiter=gpu) for w in writers])
+
+    Agents queue for a slot, first come, first served; time in the queue counts towards no
+    timeout. An agent holds no slot while it waits for agents below it, for input or for a
+    message, and none while it cleans up after a cancellation that came during such a wait.
+
+    Args:
+        slots: how many, from 1 on.
+        name: for people.
+
+    Raises:
+        ValueError: ``slots`` is no positive whole number.
+    """
+
+    def __init__(self, slots: int, *, name: str = "limiter") -> None:
+        """See the class."""
+        if type(slots) is not int or slots < 1:
+            message = f"a limiter has a whole number of slots from 1 on, not {slots!r}"
+            raise ValueError(message)
+        self._slots = slots
+        self._name = name
+        self._free = slots
+        self._starting = ParkingLot()
+        self._returning = ParkingLot()
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self._name
+
+    @property
+    def slots(self) -> int:
+        """How many there are."""
+        return self._slots
+
+    def statistics(self) -> LimiterStatistics:
+        """Return how it stands."""
+        return LimiterStatistics(
+            slots=self._slots,
+            in_use=self._slots - self._free,
+            returning=len(self._returning),
+            starting=len(self._starting),
+        )
+
+    # The runtime's side.
+
+    @enable_ki_protection
+    async def acquire(self, *, returning: bool = False) -> None:
+        """Wait for a slot; ``returning`` takes it ahead of those who start."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._free and not self._returning and (returning or not self._starting):
+            self._free -= 1
+            return
+        # Whoever gives up a slot hands it over (see `release`): woken is having it.
+        await (self._returning if returning else self._starting).park()
+
+    def release(self) -> None:
+        """Hand the slot to who waits longest, or put it back."""
+        for lot in (self._returning, self._starting):
+            if lot:
+                lot.unpark()
+                return
+        self._free += 1
+
+    def __repr__(self) -> str:
+        return f"<Limiter {self._name}: {self._slots - self._free} of {self._slots} in use>"
