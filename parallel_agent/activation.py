@@ -30,8 +30,10 @@ from parallel_agent.lane import FREE, IN_FLIGHT, QUEUED, UNPLACED, Lane, seal, s
 from parallel_agent.lifecycle import Status, Step, advance
 from parallel_agent.overlay import SharedState, State
 from parallel_agent.stream import Stream
+from session.artifact import ArtifactService
 from session.content import Content
 from session.event import Event, stamp_origin
+from session.memory import MemoryService
 from session.session import SessionKey
 
 if TYPE_CHECKING:
@@ -91,6 +93,8 @@ class Invocation:
     threads: trio.CapacityLimiter
     run_child: Callable[..., Any]
     plugins: Plugins
+    artifacts: ArtifactService
+    memory: MemoryService
     counts: Counts = attrs.field(factory=Counts)
     outcomes: dict[str, tuple[Outcome, ...]] = attrs.Factory(dict[str, tuple[Outcome, ...]])
     outputs: dict[str, Any] = attrs.Factory(dict[str, Any])

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from trio.lowlevel import checkpoint
+
 from parallel_agent.activation import Activation, RunConfig
 from parallel_agent.barrier import Outcome
 from parallel_agent.branch import Place
 from parallel_agent.lifecycle import Status
 from parallel_agent.overlay import State
-from session.content import Content
+from session.actions import EventActions
+from session.artifact import Artifact
+from session.content import Content, Part
 from session.event import Event
+from session.memory import DEFAULT_LIMIT, MemoryEntry
 from session.session import SessionKey
 
 if TYPE_CHECKING:
@@ -132,6 +137,62 @@ class InvocationContext:
         """
         return await self._activation.emit(item)
 
+    # What is kept beside the session.
+
+    async def save_artifact(self, name: str, artifact: Part | str | bytes) -> int:
+        """Keep ``artifact`` under ``name``, and return its new version: 0, 1, 2, ...
+
+        Text, bytes, or a part that holds one. Names beginning with ``user:`` are seen by all
+        sessions of the user. When it is kept, an event of this agent records the version; a
+        cancellation in between leaves the artifact and no event.
+
+        Raises:
+            ArtifactNameError: the name climbs out of its place, or is none.
+            ArtifactTypeError: ``artifact`` is neither text nor bytes.
+        """
+        activation = self._running()
+        await checkpoint()
+        version = await activation.invocation.artifacts.save(self.session_key, name, artifact)
+        await activation.emit(Event(actions=EventActions(artifact_delta={name: version})))
+        return version
+
+    async def load_artifact(self, name: str, *, version: int | None = None) -> Artifact | None:
+        """Return what was kept under ``name``, if anything: that version, or the newest.
+
+        Raises:
+            ArtifactNameError: the name climbs out of its place, or is none.
+        """
+        await checkpoint()
+        return await self._running().invocation.artifacts.load(
+            self.session_key, name, version=version
+        )
+
+    async def list_artifacts(self) -> list[str]:
+        """Return the names under which something is kept, for the session or the user, sorted."""
+        await checkpoint()
+        return await self._running().invocation.artifacts.list_names(self.session_key)
+
+    async def search_memory(self, query: str, *, limit: int = DEFAULT_LIMIT) -> list[MemoryEntry]:
+        """Return what earlier sessions of the user said about ``query``, the best match first."""
+        await checkpoint()
+        key = self.session_key
+        return await self._running().invocation.memory.search(
+            app_name=key.app_name, user_id=key.user_id, query=query, limit=limit
+        )
+
+    async def add_session_to_memory(self) -> None:
+        """Let later sessions of the user remember this one, as recorded by now."""
+        activation = self._running()
+        await activation.flush()
+        await checkpoint()
+        await activation.invocation.memory.add_session(activation.invocation.stream.session)
+
+    def _running(self) -> Activation:
+        activation = self._activation
+        if activation.status is not Status.RUNNING:
+            activation.refuse()
+        return activation
+
     async def run_agent(self, agent: Agent) -> Any:
         """Run another agent in place, on this branch, and return its output.
 
@@ -140,9 +201,7 @@ class InvocationContext:
         Raises:
             BaseException: whatever the agent raised, as itself.
         """
-        activation = self._activation
-        if activation.status is not Status.RUNNING:
-            activation.refuse()
+        activation = self._running()
         child: Activation = await activation.invocation.run_child(activation, agent, count=True)
         return child.output
 

@@ -31,8 +31,10 @@ from parallel_agent.overlay import OnConflict, SharedState
 from parallel_agent.plugin import Plugins
 from parallel_agent.stream import Stream
 from session.actions import EventActions
+from session.artifact import ArtifactService
 from session.content import Content
 from session.event import USER, Event, Origin, stamp_origin, stamp_timestamp
+from session.memory import MemoryService
 from session.service import SessionExistsError, SessionService
 from session.session import Session
 from session.state import Reducer, frozen_dict
@@ -94,6 +96,8 @@ class RunSetup:
     reducers: Mapping[str, Reducer]
     on_conflict: OnConflict
     plugins: Plugins
+    artifacts: ArtifactService
+    memory: MemoryService
     clock: Callable[[], float]
     new_id: Callable[[], str]
 
@@ -339,6 +343,8 @@ class OpenRun:
             threads=trio.CapacityLimiter(self._config.max_threads),
             run_child=run_child,
             plugins=setup.plugins,
+            artifacts=setup.artifacts,
+            memory=setup.memory,
         )
         line = Branch()
         place = Place(setup.tree.name, invocation_id=invocation_id, line=line)
