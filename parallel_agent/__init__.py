@@ -38,7 +38,8 @@ from parallel_agent.invocation import RunConfig  # noqa: E402
 from parallel_agent.lifecycle import Status  # noqa: E402
 from parallel_agent.overlay import State  # noqa: E402
 from parallel_agent.plugin import DROP_EVENT, DropEvent, Plugin  # noqa: E402
-from parallel_agent.run import Result, Run, RunStatistics  # noqa: E402
+from parallel_agent.result import Result, RunStatistics  # noqa: E402
+from parallel_agent.run import Run  # noqa: E402
 from parallel_agent.runner import Runner  # noqa: E402
 from parallel_agent.workflow.loop import LoopAgent  # noqa: E402
 from parallel_agent.workflow.parallel import ParallelAgent  # noqa: E402

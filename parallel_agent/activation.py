@@ -10,53 +10,42 @@ next event. Errors: see `InvocationContext.emit`.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Awaitable, Callable, Mapping
-from random import Random
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, cast
 
-import attrs
 import trio
 from trio.lowlevel import current_task, enable_ki_protection, wait_task_rescheduled
 
-from parallel_agent.barrier import Outcome
 from parallel_agent.branch import Place
 from parallel_agent.errors import (
     ActivationEndedError,
     BranchCancelledError,
     EmitError,
     StreamClosedError,
-    TransferError,
 )
 from parallel_agent.invocation import IdleWatch, Invocation
-from parallel_agent.lane import FREE, IN_FLIGHT, QUEUED, UNPLACED, Lane, seal, sealed_message
+from parallel_agent.lane import FREE, IN_FLIGHT, QUEUED, UNPLACED, Lane, sealed_message
 from parallel_agent.lifecycle import Status, Step, advance
-from parallel_agent.limiter import Limiter
+from parallel_agent.limiter import Entrance, Slots
 from parallel_agent.overlay import State
-from parallel_agent.shared_state import Layer, SharedState
-from parallel_agent.stream import Stream
+from parallel_agent.shared_state import Layer
+from parallel_agent.transfer import find_target
 from session.content import Content
 from session.event import Event, stamp_origin
-from session.session import SessionKey
 
 if TYPE_CHECKING:
     # For annotations only: an activation asks its agent for a name and a few options.
     from parallel_agent.agent import Agent
+    from parallel_agent.tap import Tap
 
 __all__ = [
     "NO_INPUT",
     "Activation",
-    "cancel_subtree",
-    "seal_subtree",
-    "stop_starting",
 ]
 
 
 NO_INPUT: Final[Any] = object()
 """What an activation is given that works on what its parent works on."""
-
-MAX_TRANSFERS: Final = 25
-"""How many agents may hand over to each other in a row."""
 
 _RUNNING = Status.RUNNING  # an enum's members are slow to look up, and this one is, for every event
 
@@ -74,6 +63,7 @@ class Activation:
         error: what it failed with.
         own: whether it failed of itself (see `reached`).
         reached: a barrier's cancellation was delivered to code of this very activation.
+        slots: what it holds of the limiters that count it.
         source: the child whose failure it passes on.
         output: its output so far.
         children: the activations below it that have not ended.
@@ -82,8 +72,8 @@ class Activation:
         escalated: an escalating event below it has been handed out.
         on_escalate: ends its siblings; set by a fan-out that acts on its direct children.
         input: what it was given to work on, a JSON value; None if nothing was (`has_input`).
-        gate: its fan-out's own limit, held for its life.
-        prologue: awaited before it starts.
+        entrance: what it has to pass before it starts, if there is something.
+        tap: what its events pass on their way to the stream, if somebody reads them before.
         transfers: how many handed over to each other to get here.
         given_up: a failure for which an agent at or below it has used up its attempts.
         idle: the nearest watch, here or above, over the time between events.
@@ -93,20 +83,18 @@ class Activation:
 
     __slots__ = (
         "_has_output",
-        "_holds_slots",
-        "_limiters",
         "_output_key",
+        "_taps",
         "_transfer_to",
-        "_waits",
         "_written_output",
         "agent",
         "barren",
         "catches_escalate",
         "children",
         "duration",
+        "entrance",
         "error",
         "escalated",
-        "gate",
         "given_up",
         "has_input",
         "idle",
@@ -119,13 +107,14 @@ class Activation:
         "own",
         "parent",
         "place",
-        "prologue",
         "reached",
         "scope",
+        "slots",
         "source",
         "state",
         "status",
         "suspended",
+        "tap",
         "transfers",
         "was_started",
     )
@@ -158,10 +147,11 @@ class Activation:
             self.idle = parent.idle
             # A workflow's input is for the agents in it.
             self.input = parent.input if input is NO_INPUT else input
-        self.has_input = input is not NO_INPUT or (parent is not None and parent.has_input)
-        self.gate: Limiter | None = None
-        self.prologue: Callable[[], Awaitable[None]] | None = None
+        self.has_input: bool = input is not NO_INPUT or (parent is not None and parent.has_input)
+        self.entrance: Entrance | None = None
         self.transfers = 0
+        self.tap: Tap | None = None if parent is None else parent.tap
+        self._taps: tuple[Tap, ...] = ()
         self._transfer_to: Agent | None = None
         self.status = Status.PENDING
         self.error: BaseException | None = None
@@ -179,9 +169,7 @@ class Activation:
         self.suspended = False
         self.was_started = False
         self.duration = 0.0
-        self._limiters = invocation.limiters(agent.limiter)
-        self._holds_slots = False
-        self._waits = 0
+        self.slots = Slots(invocation.limiters(agent.limiter))
         self._has_output = False
         self._output_key = agent.output_key
 
@@ -191,7 +179,16 @@ class Activation:
         """Begin to run."""
         self.status = advance(self.status, Step.START)
         self.was_started = True
+        self.duration = -trio.current_time()
         self.invocation.counts.started += 1
+
+    def stop(self) -> None:
+        """Stop its clock, and give up what it holds: its own code has ended."""
+        if self.was_started:
+            self.duration += trio.current_time()
+        self.slots.give()
+        if self.entrance is not None and self.entrance.gate is not None:
+            self.entrance.gate.give()
 
     def end(self, step: Step) -> None:
         """Reach the one terminal status."""
@@ -255,53 +252,6 @@ class Activation:
         self._transfer_to = None
         self._has_output = self.escalated = False
 
-    # Its slots in limiters. Held while it works, given up while it waits inside the runtime.
-
-    async def take_slots(self, *, returning: bool = False) -> None:
-        """Wait for a slot in every limiter that counts this agent. Cancelled, it holds none."""
-        taken: list[Limiter] = []
-        try:
-            # In one order everywhere, the run's own last: no two can wait for each other.
-            for limiter in self._limiters:
-                await limiter.acquire(returning=returning)
-                taken.append(limiter)
-        except BaseException:
-            for limiter in taken:
-                limiter.release()
-            raise
-        self._holds_slots = True
-
-    @property
-    def limited(self) -> bool:
-        """Whether a limiter counts this agent."""
-        return bool(self._limiters)
-
-    def give_slots(self) -> None:
-        """Give up its slots, if it holds any."""
-        if self._holds_slots:
-            self._holds_slots = False
-            for limiter in self._limiters:
-                limiter.release()
-
-    def step_aside(self) -> None:
-        """Hold no slot for a while: the agent waits, or runs beside those it waits for."""
-        self._waits += 1
-        self.give_slots()
-
-    async def step_back(self) -> None:
-        """Take the slots back: after the last of such waits, if several tasks of one agent wait.
-
-        Not called after a wait that was cancelled (see `stay_aside`): what is left to do then is
-        to clean up, and that must not wait for others.
-        """
-        self._waits -= 1
-        if self._limiters and not self._waits and self.status is _RUNNING:
-            await self.take_slots(returning=True)
-
-    def stay_aside(self) -> None:
-        """End a wait that was cancelled, and hold no slot."""
-        self._waits -= 1
-
     # Its events.
 
     @enable_ki_protection
@@ -319,8 +269,7 @@ class Activation:
         if self.status is not _RUNNING or lane.sealed or stream.closed:
             self.refuse()
         if event.origin is not UNPLACED or event.seq is not None:
-            message = f"{event!r} was emitted already; make a new event"
-            raise EmitError(message)
+            return await self._pass_on(event)
         if invocation.plugins.on_event:
             replaced = await invocation.plugins.event(self, event)
             if replaced is None:
@@ -329,8 +278,13 @@ class Activation:
             if self.status is not _RUNNING or lane.sealed or stream.closed:
                 self.refuse()
         if not text and event.transfer_to_agent is not None:
-            self._find_target(event.transfer_to_agent)
+            find_target(self, event.transfer_to_agent)
         event.seal()
+        arrivals: list[trio.Event] | None = None
+        if self.tap is not None:
+            arrivals = await self._offer(event)
+            if arrivals is None:
+                return event
         slot = lane.slot
         if slot is None or slot.state != FREE:
             slot = lane.another_slot()
@@ -356,6 +310,8 @@ class Activation:
             slot.abandon()
             if idle is not None:
                 idle.resume()
+            if arrivals is not None:
+                _set_all(arrivals)
             if event.origin is self.place:
                 self._note_output(event)  # not withdrawn: it is, or will be, recorded
             else:
@@ -363,6 +319,8 @@ class Activation:
             raise
         if idle is not None:
             idle.resume()
+        if arrivals is not None:
+            _set_all(arrivals)
         if text:
             if item and not self._has_output:
                 self.output = item
@@ -377,6 +335,49 @@ class Activation:
             self._written_output = None
             writes = {name: value for name, value in writes.items() if name != key}
         self.state.take_back(writes)
+
+    async def _offer(self, event: Event) -> list[trio.Event] | None:
+        """Show an event at every tap above; return whom to tell when it has arrived, or None.
+
+        Dropped, it takes with it the writes that would have been recorded with it.
+        """
+        arrivals: list[trio.Event] = []
+        stamp_origin(event, self.place)
+        tap: Tap | None = self.tap
+        try:
+            while tap is not None:
+                held = await tap.offer(event)
+                if held is None:
+                    self.state.forget()
+                    _set_all(arrivals)
+                    return None
+                arrivals.append(held.arrived)
+                tap = tap.outer
+            if self.lane.sealed or self.invocation.stream.closed:
+                self.refuse()
+        except BaseException:
+            stamp_origin(event, UNPLACED)
+            _set_all(arrivals)
+            raise
+        return arrivals
+
+    async def _pass_on(self, event: Event) -> Event:
+        """Emit what a child of this agent has emitted, and this agent holds a tap for."""
+        for tap in self._taps:
+            held = tap.find(event)
+            if held is not None:
+                await tap.pass_on(held)
+                return event
+        message = f"{event!r} was emitted already; make a new event"
+        raise EmitError(message)
+
+    def hold_tap(self, tap: Tap) -> None:
+        """Let this agent pass on what waits at ``tap``."""
+        self._taps = (*self._taps, tap)
+
+    def let_tap_go(self, tap: Tap) -> None:
+        """End that."""
+        self._taps = tuple(other for other in self._taps if other is not tap)
 
     async def flush(self) -> None:
         """Record pending writes, and wait until all this branch has emitted is handed out.
@@ -450,30 +451,6 @@ class Activation:
             return event.text
         return self.output
 
-    def _find_target(self, name: str) -> Agent:
-        """Return the agent to hand over to, or refuse."""
-        agent = self.agent
-        above: Activation | None = self
-        while above is not None:
-            target = above.agent.find_agent(name)
-            if target is not None:
-                break
-            above = above.parent
-        else:
-            message = f"agent {agent.name!r} cannot transfer to {name!r}: no agent has that name"
-            raise TransferError(message)
-        if target.find_agent(agent.name) is not None:
-            what = "itself" if target is agent else f"{name!r}, which stands above it and runs"
-            message = f"agent {agent.name!r} cannot transfer to {what}"
-            raise TransferError(message)
-        if self.transfers >= MAX_TRANSFERS:
-            message = (
-                f"agent {agent.name!r} cannot transfer to {name!r}: {MAX_TRANSFERS} agents have "
-                "handed over to each other already, and none has come to an end"
-            )
-            raise TransferError(message)
-        return target
-
     def take_transfer(self) -> Agent | None:
         """Return, once, the agent that is to go on in place of this one."""
         target, self._transfer_to = self._transfer_to, None
@@ -483,7 +460,7 @@ class Activation:
         if event.partial:
             return
         if event.transfer_to_agent is not None:
-            self._transfer_to = self._find_target(event.transfer_to_agent)
+            self._transfer_to = find_target(self, event.transfer_to_agent)
         if event.output is not None:
             self.output = event.output
             self._has_output = True
@@ -515,40 +492,9 @@ class Activation:
         return f"<Activation {self.place.path}: {self.status}>"
 
 
-def stop_starting(top: Activation) -> None:
-    """Let nothing new start below ``top``, which is about to be cancelled."""
-    line = [top]
-    for activation in line:
-        activation.barren = True
-        line.extend(activation.children or ())
-
-
-def cancel_subtree(top: Activation, reason: str) -> None:
-    """Cancel ``top`` and everything below it, noting whom the cancellation reaches.
-
-    A failure counts as an activation's own unless a cancellation was delivered to it first.
-    Whether one was delivered shows in the number of runnable tasks: cancelling wakes what is
-    parked, and leaves alone what is about to run anyway (two branches failing in one tick), what
-    is shielded, and what waits for a thread. Innermost first, so that each scope wakes only tasks
-    of its own activation.
-    """
-    line = [top]
-    for activation in line:
-        line.extend(activation.children or ())
-    for activation in reversed(line):
-        runnable = trio.lowlevel.current_statistics().tasks_runnable
-        activation.scope.cancel(reason)
-        if trio.lowlevel.current_statistics().tasks_runnable > runnable:
-            activation.reached = True
-
-
-def seal_subtree(top: Activation) -> None:
-    """Seal every branch in use at or below ``top``, whose tasks have been cancelled."""
-    line = [top]
-    for activation in line:
-        line.extend(activation.children or ())
-        if not activation.lane.sealed:
-            seal(activation.lane)
+def _set_all(events: list[trio.Event]) -> None:
+    for event in events:
+        event.set()
 
 
 def _as_event(item: object) -> Event:

@@ -148,16 +148,16 @@ class Agent:
         if type(self).run is Agent.run:
             message = f"{type(self).__name__} must implement `async def run(self, ctx)`"
             raise AgentFunctionError(message)
-        self._name = name
         self._sub_agents = _as_children(self, name, sub_agents)
-        self._set_options(_checked_options(name, options))
+        self._set_up(name, options)
+
+    def _set_up(self, name: str, options: AgentOptions) -> None:
+        self._name = name
+        self._options = _checked_options(name, options)
+        limits = ("retry", "timeout", "idle_timeout")
+        self._has_attempts = any(self._options.get(limit) is not None for limit in limits)
         indices = [child._tree_index for child in self._sub_agents]  # noqa: SLF001  # agents among themselves
         self._tree_index: _Index = _Index(self, indices)
-
-    def _set_options(self, options: AgentOptions) -> None:
-        self._options = options
-        limits = ("retry", "timeout", "idle_timeout")
-        self._has_attempts = any(options.get(name) is not None for name in limits)
 
     @property
     def name(self) -> str:
@@ -229,9 +229,7 @@ class Agent:
             TreeError: an option is out of its range; the name is none, or that of an agent below.
         """
         changed = copy.copy(self)
-        changed._name = self._name if name is None else name
-        changed._set_options({**self._options, **_checked_options(changed._name, options)})
-        changed._tree_index = _Index(changed, [child._tree_index for child in self._sub_agents])
+        changed._set_up(self._name if name is None else name, {**self._options, **options})  # noqa: SLF001  # nobody has seen it yet
         return changed
 
     def find_agent(self, name: str) -> Agent | None:

@@ -134,7 +134,7 @@ class Barrier(ABC):
         """Return how many branches it needs: a fan-out with fewer is refused at its start."""
         return 0
 
-    def waits_for_all(self, outcomes: Sequence[Outcome]) -> bool:
+    def waits_for_all(self, outcomes: Sequence[Outcome]) -> bool:  # noqa: ARG002  # for those that count
         """Return whether a branch that waits for a person keeps the fan-out from being done."""
         return True
 

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from parallel_agent.activation import Activation
-from parallel_agent.barrier import Outcome
+from trio.lowlevel import checkpoint
+
+from parallel_agent.activation import NO_INPUT, Activation
+from parallel_agent.barrier import Barrier, BestEffort, FailFast, Outcome
 from parallel_agent.branch import Place
+from parallel_agent.errors import FanOutError, TreeError
+from parallel_agent.inputs import checked_input, to_json
 from parallel_agent.invocation import RunConfig
 from parallel_agent.lifecycle import Status
 from parallel_agent.overlay import State
-from session.content import Content
+from parallel_agent.post import NO_DEFAULT, receive, request_input, send
+from session.actions import EventActions
+from session.artifact import Artifact
+from session.content import Content, Part
 from session.event import Event
+from session.memory import DEFAULT_LIMIT, MemoryEntry
 from session.session import SessionKey
 
 if TYPE_CHECKING:
     # For annotations only: agents take contexts, so they stand above.
     from parallel_agent.agent import Agent
+    from parallel_agent.group import OpenFanOut
+    from parallel_agent.tap import OpenAgent
 
 __all__ = ["InvocationContext", "activation_of", "find_outcomes"]
+
+T = TypeVar("T")
 
 
 class InvocationContext:
@@ -85,7 +97,8 @@ class InvocationContext:
 
         What the session held before the run; what was visible to the parent when this branch was
         forked; what this branch, and branches forked from it and joined, have recorded since.
-        Never anything of a sibling that still runs. Partial events are not recorded.
+        Never anything of a sibling that still runs, or of an attempt that has failed. Partial
+        events are not recorded.
 
         Costs a step per event of the session.
         """
@@ -93,6 +106,7 @@ class InvocationContext:
         branch = activation.lane.branch
         invocation_id = activation.invocation.id
         limits: dict[int, int] = {}
+        void: dict[int, bool] = {}
         visible: list[Event] = []
         for event in activation.invocation.stream.session.events:
             origin = event.origin
@@ -101,7 +115,7 @@ class InvocationContext:
                 limit = limits.get(id(writer))
                 if limit is None:
                     limit = limits[id(writer)] = branch.limit_for(writer)
-                if (event.seq or 0) > limit:
+                if (event.seq or 0) > limit or _is_void(origin, void):
                     continue
             visible.append(event)
         return visible
@@ -133,24 +147,322 @@ class InvocationContext:
         """
         return await self._activation.emit(item)
 
-    async def run_agent(self, agent: Agent) -> Any:
+    # What is kept beside the session.
+
+    async def save_artifact(self, name: str, artifact: Part | str | bytes) -> int:
+        """Keep ``artifact`` under ``name``, and return its new version: 0, 1, 2, ...
+
+        Text, bytes, or a part that holds one. Names beginning with ``user:`` are seen by all
+        sessions of the user. When it is kept, an event of this agent records the version; a
+        cancellation in between leaves the artifact and no event.
+
+        Raises:
+            ArtifactNameError: the name climbs out of its place, or is none.
+            ArtifactTypeError: ``artifact`` is neither text nor bytes.
+        """
+        activation = self._running()
+        await checkpoint()
+        version = await activation.invocation.artifacts.save(self.session_key, name, artifact)
+        await activation.emit(Event(actions=EventActions(artifact_delta={name: version})))
+        return version
+
+    async def load_artifact(self, name: str, *, version: int | None = None) -> Artifact | None:
+        """Return what was kept under ``name``, if anything: that version, or the newest.
+
+        Raises:
+            ArtifactNameError: the name climbs out of its place, or is none.
+        """
+        await checkpoint()
+        return await self._running().invocation.artifacts.load(
+            self.session_key, name, version=version
+        )
+
+    async def list_artifacts(self) -> list[str]:
+        """Return the names under which something is kept, for the session or the user, sorted."""
+        await checkpoint()
+        return await self._running().invocation.artifacts.list_names(self.session_key)
+
+    async def search_memory(self, query: str, *, limit: int = DEFAULT_LIMIT) -> list[MemoryEntry]:
+        """Return what earlier sessions of the user said about ``query``, the best match first."""
+        await checkpoint()
+        key = self.session_key
+        return await self._running().invocation.memory.search(
+            app_name=key.app_name, user_id=key.user_id, query=query, limit=limit
+        )
+
+    async def add_session_to_memory(self) -> None:
+        """Let later sessions of the user remember this one, as recorded by now."""
+        activation = self._running()
+        await activation.flush()
+        await checkpoint()
+        await activation.invocation.memory.add_session(activation.invocation.stream.session)
+
+    def _running(self) -> Activation:
+        activation = self._activation
+        if activation.status is not Status.RUNNING:
+            activation.refuse()
+        return activation
+
+    @property
+    def input(self) -> Any:
+        """What this agent was given to work on; what its workflow was given, if it stands in one.
+
+        Structured, strictly, to what the agent declares (the annotation of its function's second
+        argument); else the JSON value as it is. None if nothing was given.
+
+        Raises:
+            InputError: it does not fit; the message names agent, branch and field.
+        """
+        return checked_input(self._activation)
+
+    # Other agents. Writes pending here are recorded before one starts.
+
+    async def run_agent(self, agent: Agent, input: Any = NO_INPUT) -> Any:
         """Run another agent in place, on this branch, and return its output.
 
-        Its events go into the same stream. Writes pending here are recorded first.
+        Its events go into the same stream.
+
+        Args:
+            agent: of this tree or any other.
+            input: what it is to work on: JSON, or an object that has a JSON form.
 
         Raises:
             BaseException: whatever the agent raised, as itself.
         """
-        activation = self._activation
-        if activation.status is not Status.RUNNING:
-            activation.refuse()
+        activation = self._running()
+        check_runnable(agent, "run_agent")
         child: Activation = await activation.invocation.engine.run_child(
-            activation, agent, count=True
+            activation, agent, count=True, input=_plain(input)
         )
         return child.output
 
+    def open_agent(self, agent: Agent, input: Any = NO_INPUT) -> OpenAgent:
+        """Return a block that runs another agent in place, and shows its events before they count.
+
+        ::
+
+            async with ctx.open_agent(writer) as events:
+                async for event in events:
+                    if wanted(event):
+                        yield event  # passed on, as the writer's; otherwise it is dropped
+
+        What is dropped is not recorded, nor are the state writes that came with it. Leaving the
+        block early cancels the agent and waits for it. See `ChildEvents`.
+
+        Raises:
+            BaseException: whatever the agent raised, as itself, at the iteration or at the end.
+        """
+        activation = self._running()
+        check_runnable(agent, "open_agent")
+        opened: OpenAgent = activation.invocation.engine.open_agent(
+            activation, agent, _plain(input)
+        )
+        return opened
+
+    async def map(
+        self, agent: Agent, items: Iterable[Any], *, max_concurrency: int | None = None
+    ) -> list[Any]:
+        """Run ``agent`` on every item, side by side, and return the outputs in order.
+
+        Each runs on a branch of its own, ``agent@1``, ``agent@2``, ... The first failure cancels
+        the others, and is raised as itself; with retries, only the item that failed is tried
+        again.
+
+        Args:
+            agent: of this tree or any other.
+            items: the inputs: JSON, or objects that have a JSON form.
+            max_concurrency: how many run at a time; None is all.
+
+        Raises:
+            UnstorableError: an item has no JSON form; nothing was started.
+            BaseException: as `FailFast` chooses.
+        """
+        outcomes = await self.map_outcomes(
+            agent, items, barrier=FailFast(), max_concurrency=max_concurrency
+        )
+        return [outcome.output for outcome in outcomes]
+
+    async def map_outcomes(
+        self,
+        agent: Agent,
+        items: Iterable[Any],
+        *,
+        barrier: Barrier = BestEffort(),  # noqa: B008  # a value, and frozen
+        max_concurrency: int | None = None,
+    ) -> list[Outcome]:
+        """Run ``agent`` on every item, side by side, and return how each ended, in order.
+
+        See `map`; what is raised is for ``barrier`` to say, by default nothing.
+        """
+        check_runnable(agent, "map")
+        return await self.fan_out(
+            [(agent, item) for item in items], barrier=barrier, max_concurrency=max_concurrency
+        )
+
+    async def fan_out(
+        self,
+        tasks: Iterable[Agent | tuple[Agent, Any]],
+        *,
+        barrier: Barrier = FailFast(),  # noqa: B008  # as above
+        max_concurrency: int | None = None,
+    ) -> list[Outcome]:
+        """Run agents side by side, each on a branch of its own; return how each ended, in order.
+
+        Args:
+            tasks: agents, or pairs of an agent and what it is to work on. The same agent may
+                come any number of times.
+            barrier: what happens when branches fail, and when there are enough.
+            max_concurrency: how many run at a time; None is all.
+
+        Raises:
+            FanOutError: ``barrier`` needs more branches than there are.
+            BaseException: as ``barrier`` chooses.
+        """
+        activation = self._running()
+        engine = activation.invocation.engine
+        given: list[tuple[Agent, Any]] = []
+        for task in tasks:
+            agent, item = task if isinstance(task, tuple) else (task, NO_INPUT)
+            check_runnable(agent, "fan_out")
+            given.append((agent, _plain(item)))
+        outcomes: list[Outcome] = await engine.fan_out(
+            activation,
+            [engine.task(agent, item, activation.next_number(agent.name)) for agent, item in given],
+            barrier=barrier,
+            max_concurrency=_limit(max_concurrency),
+        )
+        return outcomes
+
+    def open_fan_out(
+        self,
+        *,
+        barrier: Barrier = FailFast(),  # noqa: B008  # as above
+        max_concurrency: int | None = None,
+    ) -> OpenFanOut:
+        """Return a block in which branches are started while this agent goes on.
+
+        ::
+
+            async with ctx.open_fan_out() as group:
+                handles = [group.start(worker, module) for module in modules]
+                async for handle in group.finished:
+                    yield f"{handle.name}: {await handle}"
+
+        The block ends when all branches have; what of their errors nobody has awaited, it
+        raises, as ``barrier`` says. With `FailFast`, the default, the first failure cancels the
+        other branches and what the block is doing.
+        """
+        activation = self._running()
+        opened: OpenFanOut = activation.invocation.engine.open_group(
+            activation, barrier, _limit(max_concurrency)
+        )
+        return opened
+
+    # People.
+
+    async def receive(self) -> Event:
+        """Wait for the next message to this branch; see `Run.send`."""
+        return await receive(self._running())
+
+    @property
+    def inbox(self) -> AsyncIterator[Event]:
+        """The messages to this branch, as they come: ``async for message in ctx.inbox``.
+
+        Does not end by itself: ``break`` when the conversation is over.
+        """
+        return _Inbox(self)
+
+    async def send(self, content: str | Content, *, to: str | None = None) -> Event:
+        """Send a message to another branch of this run; None is the root branch.
+
+        Does not wait for its being read. The event's author is this agent.
+
+        Raises:
+            MessageRefusedError: no such branch is running, or its inbox is full.
+        """
+        activation = self._running()
+        await checkpoint()
+        root = activation
+        while root.parent is not None:
+            root = root.parent
+        return send(root, content, to, author=activation.agent.name)
+
+    @overload
+    async def request_input(
+        self, prompt: str, *, schema: type[T], timeout: float | None = ..., default: T = ...
+    ) -> T: ...
+
+    @overload
+    async def request_input(
+        self, prompt: str, *, schema: Any = ..., timeout: float | None = ..., default: Any = ...
+    ) -> Any: ...
+
+    async def request_input(
+        self,
+        prompt: str,
+        *,
+        schema: Any = None,
+        timeout: float | None = None,
+        default: Any = NO_DEFAULT,
+    ) -> Any:
+        """Ask a person, and wait for the answer; other branches go on meanwhile.
+
+        The question is an event with ``event.request``; `Run.respond` answers it. What is
+        written in state is recorded with it.
+
+        Args:
+            prompt: the question.
+            schema: what the answer must be: a type, dataclass, attrs class, TypedDict, or
+                anything with pydantic's ``model_validate``. The answer is structured to it,
+                strictly. None takes any JSON value.
+            timeout: seconds to wait; None is for ever.
+            default: the answer when time is over.
+
+        Raises:
+            AgentTimeoutError: time is over, and there is no default.
+            trio.Cancelled: nobody has answered, and the run is to be suspended
+                (``RunConfig(on_wait="suspend")``).
+        """
+        activation = self._running()
+        suspended, answer = await request_input(activation, prompt, schema, timeout, default)
+        if suspended:
+            await activation.invocation.engine.suspend(activation)
+        return answer
+
     def __repr__(self) -> str:
         return f"<InvocationContext {self.path}>"
+
+
+class _Inbox:
+    """What `InvocationContext.inbox` is."""
+
+    def __init__(self, ctx: InvocationContext) -> None:
+        self._ctx = ctx
+
+    def __aiter__(self) -> _Inbox:
+        return self
+
+    async def __anext__(self) -> Event:
+        return await self._ctx.receive()
+
+
+def check_runnable(agent: object, what: str) -> None:
+    """Refuse what is no agent. By its look: the class stands above."""
+    if not hasattr(agent, "_tree_index"):
+        hint = "; make it one with @agent" if callable(agent) else ""
+        message = f"what {what}() was given is no agent but {agent!r:.80}{hint}"
+        raise TreeError(message)
+
+
+def _plain(input: Any) -> Any:
+    return input if input is NO_INPUT else to_json(input)
+
+
+def _limit(max_concurrency: int | None) -> int | None:
+    if max_concurrency is not None and (type(max_concurrency) is not int or max_concurrency < 1):
+        message = f"max_concurrency is a whole number from 1 on, or None, not {max_concurrency!r}"
+        raise FanOutError(message)
+    return max_concurrency
 
 
 def find_outcomes(outcomes: Mapping[str, Sequence[Outcome]], name: str) -> tuple[Outcome, ...]:
@@ -161,6 +473,17 @@ def find_outcomes(outcomes: Mapping[str, Sequence[Outcome]], name: str) -> tuple
         known = ", ".join(sorted(outcomes)) or "none yet"
         message = f"no fan-out named {name!r} has ended in this run (ended: {known})"
         raise KeyError(message) from None
+
+
+def _is_void(place: Place, known: dict[int, bool]) -> bool:
+    """Whether an event belongs to an attempt that has failed."""
+    found = known.get(id(place))
+    if found is None:
+        above: Place | None = place
+        while above is not None and not above.void:
+            above = above.parent
+        found = known[id(place)] = above is not None
+    return found
 
 
 def activation_of(ctx: InvocationContext) -> Activation:

@@ -32,7 +32,15 @@ from parallel_agent.judge import cancelled_here, failed_of_itself, judge, split_
 from parallel_agent.lifecycle import Status, Step, advance
 from parallel_agent.perform import perform
 
-__all__ = ["activate", "pass_on", "raise_unless_left_open", "run_child", "suspend"]
+__all__ = [
+    "activate",
+    "outcome_error",
+    "pass_on",
+    "place_child",
+    "raise_unless_left_open",
+    "run_child",
+    "suspend",
+]
 
 
 @enable_ki_protection  # an interrupt inside `start_soon` would leave a task that never runs
@@ -57,6 +65,41 @@ async def run_child(
     if count:
         number = parent.next_number(agent.name)
     await parent.flush()
+    child = place_child(parent, agent, number=number, input=input)
+    child.transfers = transfers
+    parent.slots.step_aside()
+    # A task of its own: the child's await chain starts afresh, so depth costs nothing per event,
+    # and it gets a copy of the context variables.
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(activate, child)
+    except BaseException as exc:
+        parent.slots.stay_aside()
+        if not isinstance(exc, BaseExceptionGroup):
+            raise
+        raise_unless_left_open(cast("BaseExceptionGroup[BaseException]", exc), [child])
+    else:
+        await parent.slots.step_back()
+    finally:
+        parent.release(child)
+    error = await outcome_error(child)
+    if error is not None:
+        pass_on(parent, child, error)
+        raise error
+    return child
+
+
+def pass_on(parent: Activation, child: Activation, error: BaseException) -> None:
+    """Note that what ``parent`` is about to raise is the failure of ``child``."""
+    parent.source = child
+    if child.given_up is error:
+        parent.given_up = error
+
+
+def place_child(
+    parent: Activation, agent: Agent, *, number: int | None, input: Any = NO_INPUT
+) -> Activation:
+    """Make the activation of an agent below ``parent``, on the same branch."""
     place = Place(
         agent.name,
         invocation_id=parent.invocation.id,
@@ -72,35 +115,8 @@ async def run_child(
         parent=parent,
         input=input,
     )
-    child.transfers = transfers
     parent.adopt(child)
-    parent.step_aside()
-    # A task of its own: the child's await chain starts afresh, so depth costs nothing per event,
-    # and it gets a copy of the context variables.
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(activate, child)
-    except BaseException as exc:
-        parent.stay_aside()
-        if not isinstance(exc, BaseExceptionGroup):
-            raise
-        raise_unless_left_open(cast("BaseExceptionGroup[BaseException]", exc), [child])
-    else:
-        await parent.step_back()
-    finally:
-        parent.release(child)
-    error = await outcome_error(child)
-    if error is not None:
-        pass_on(parent, child, error)
-        raise error
     return child
-
-
-def pass_on(parent: Activation, child: Activation, error: BaseException) -> None:
-    """Note that what ``parent`` is about to raise is the failure of ``child``."""
-    parent.source = child
-    if child.given_up is error:
-        parent.given_up = error
 
 
 def raise_unless_left_open(
@@ -144,11 +160,8 @@ async def suspend(activation: Activation) -> None:
 @enable_ki_protection
 async def activate(activation: Activation) -> None:
     """Run one activation, pending until now, to its one terminal status. Never raises."""
-    clock = trio.current_time
-    began: float | None = None
     error: BaseException | None = None
-    corrupted = through = False
-    gate = activation.gate
+    corrupted = False
     parent = activation.parent
     if parent is not None and parent.barren:
         activation.scope.cancel("a sibling branch has failed")
@@ -156,14 +169,8 @@ async def activate(activation: Activation) -> None:
         with activation.scope:
             try:
                 await checkpoint_if_cancelled()
-                if gate is not None:
-                    await gate.acquire()
-                    through = True
-                if activation.prologue is not None:
-                    await activation.prologue()
-                if activation.limited:
-                    await activation.take_slots()
-                began = clock()
+                if activation.entrance is not None or activation.slots.limited:
+                    await _enter(activation)
                 activation.start()
                 if activation.agent.has_attempts:
                     await perform_attempts(activation)
@@ -180,23 +187,33 @@ async def activate(activation: Activation) -> None:
         # Everything the agent raises is caught inside: this is the scope itself, which found
         # another one still open inside it.
         corrupted = True
-    if began is not None:
-        activation.duration = clock() - began
-    activation.give_slots()
-    if gate is not None and through:
-        gate.release()
+    activation.stop()
     step, failure = await judge(activation, error, corrupted=corrupted)
     if failure is not None:
-        source = activation.source
-        if source is not None and source.error is failure:
-            activation.own = source.own
-        else:
-            activation.own = await failed_of_itself(activation, failure)
-            note_origin(failure, activation.place.path)
-        activation.error = failure
+        await _note_failure(activation, failure)
     if activation.invocation.plugins.on_agent_end and activation.status is Status.RUNNING:
         step = _tell_plugins(activation, step)
     activation.end(step)
+
+
+async def _enter(activation: Activation) -> None:
+    """Wait until the activation may start: for its turn, and for a slot of every limiter."""
+    entrance = activation.entrance
+    if entrance is not None:
+        if entrance.gate is not None:
+            await entrance.gate.take()
+        await entrance.flush()
+    await activation.slots.take()
+
+
+async def _note_failure(activation: Activation, failure: BaseException) -> None:
+    source = activation.source
+    if source is not None and source.error is failure:
+        activation.own = source.own
+    else:
+        activation.own = await failed_of_itself(activation, failure)
+        note_origin(failure, activation.place.path)
+    activation.error = failure
 
 
 async def _ask_plugins(activation: Activation, error: BaseException) -> BaseException | None:

@@ -7,9 +7,10 @@ from typing import Any, Final
 
 import attrs
 
-from parallel_agent.drive import run_child
+from parallel_agent.drive import run_child, suspend
 from parallel_agent.fan_out import Task, fan_out
 from parallel_agent.group import OpenFanOut
+from parallel_agent.tap import OpenAgent
 
 __all__ = ["ENGINE"]
 
@@ -19,7 +20,9 @@ class _Engine:
     run_child: Callable[..., Any] = run_child
     fan_out: Callable[..., Any] = fan_out
     open_group: Callable[..., Any] = OpenFanOut
+    open_agent: Callable[..., Any] = OpenAgent
     task: Callable[..., Any] = Task
+    suspend: Callable[..., Any] = suspend
 
 
 ENGINE: Final = _Engine()

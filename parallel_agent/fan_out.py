@@ -24,13 +24,7 @@ from trio.lowlevel import (
     enable_ki_protection,
 )
 
-from parallel_agent.activation import (
-    NO_INPUT,
-    Activation,
-    cancel_subtree,
-    seal_subtree,
-    stop_starting,
-)
+from parallel_agent.activation import NO_INPUT, Activation
 from parallel_agent.agent import Agent
 from parallel_agent.barrier import Barrier, FailFast, Outcome, Tally, Verdict
 from parallel_agent.branch import Branch, Place
@@ -46,12 +40,13 @@ from parallel_agent.errors import (
 from parallel_agent.lane import Lane
 from parallel_agent.lifecycle import Status
 from parallel_agent.post import ask
+from parallel_agent.subtree import cancel_subtree, seal_subtree, stop_starting
 from session.actions import BranchOutcome, EventActions
 from session.event import Event
 
 __all__ = ["Crew", "Task", "fan_out"]
 
-RECORDED_IN_FULL: Final = 1000
+RECORDED_IN_FULL: Final = 10_000
 """A fan-out with more branches than this records only those that did not complete."""
 
 
@@ -94,7 +89,7 @@ async def fan_out(
     await checkpoint_if_cancelled()
     width = len(tasks)
     workers = width if max_concurrency is None else min(width, max_concurrency)
-    owner.step_aside()
+    owner.slots.step_aside()
     try:
         async with trio.open_nursery() as nursery:
             if workers == width:
@@ -106,13 +101,13 @@ async def fan_out(
                 for _ in range(workers):
                     nursery.start_soon(_work, crew, todo)
     except BaseExceptionGroup as group:
-        owner.stay_aside()
+        owner.slots.stay_aside()
         raise_unless_left_open(group, crew.failed.values())
     except BaseException:
-        owner.stay_aside()
+        owner.slots.stay_aside()
         raise
     else:
-        await owner.step_back()
+        await owner.slots.step_back()
     outcomes = crew.join(tasks)
     await crew.answer(outcomes)
     return outcomes
@@ -361,17 +356,19 @@ class Crew:
             if all(child.given_up is child.error for child in self.failed.values()):
                 self.owner.given_up = error
             return
-        chosen = [child for _, child in sorted(self.failed.items()) if child.error is error]
-        if chosen:
-            source = next((child for child in chosen if child.own), chosen[0])
-            pass_on(self.owner, source, error)
-            if len(chosen) > 1:
+        raisers = [child for _, child in sorted(self.failed.items()) if child.error is error]
+        chosen = next((child for child in raisers if child.own), raisers[0] if raisers else None)
+        if chosen is not None:
+            pass_on(self.owner, chosen, error)
+            source = chosen
+            if len(raisers) > 1:
                 # One object, raised in several branches: it names the one that raised it last.
                 while source.source is not None and source.source.error is error:
                     source = source.source
                 note_origin(error, source.place.path)
         for outcome in outcomes:
-            if outcome.error is not None and outcome.error is not error:
+            is_chosen = chosen is not None and outcome.path == chosen.place.path
+            if outcome.error is not None and not is_chosen:
                 note_other(error, outcome.path, outcome.error)
 
 

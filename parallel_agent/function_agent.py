@@ -204,14 +204,14 @@ def _input_of(function: object) -> _Input | None:
         signature.bind(None, None)
     except (TypeError, ValueError):
         return None
-    _, second = [
+    # With a default, or `*args`, it does well without: `lambda ctx, i=i: ...` takes no input.
+    required = [
         parameter
         for parameter in signature.parameters.values()
-        if parameter.kind not in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD)
-    ][:2]
-    # With a default, or `*args`, it does well without: `lambda ctx, i=i: ...` is no input.
-    needs = second.default is second.empty and second.kind is not second.VAR_POSITIONAL
-    return _Input(function, second) if needs else None
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        and parameter.default is parameter.empty
+    ]
+    return _Input(function, required[1]) if len(required) > 1 else None
 
 
 def _check_parameters(function: Callable[..., Any], *, with_input: bool) -> None:

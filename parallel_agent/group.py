@@ -20,7 +20,7 @@ from typing import Any, Literal, final
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from parallel_agent.activation import NO_INPUT, Activation, cancel_subtree
+from parallel_agent.activation import NO_INPUT, Activation
 from parallel_agent.agent import Agent, check_agent
 from parallel_agent.barrier import Barrier, Outcome
 from parallel_agent.drive import suspend
@@ -28,8 +28,9 @@ from parallel_agent.errors import BranchCancelledError, FanOutError, note_other
 from parallel_agent.fan_out import Crew, Task
 from parallel_agent.inputs import to_json
 from parallel_agent.lifecycle import Status
-from parallel_agent.limiter import Limiter
+from parallel_agent.limiter import Entrance, Limiter, Slots
 from parallel_agent.post import send_to
+from parallel_agent.subtree import cancel_subtree
 from session.content import Content
 from session.event import Event
 
@@ -150,16 +151,12 @@ class FanOut:
         if not self._open:
             message = f"the fan-out of {owner.agent.name!r} has ended; start branches in its block"
             raise FanOutError(message)
-        number: int | str
-        if key is None:
-            number = owner.next_number(agent.name)
-        else:
-            number = self._checked_key(agent, key)
+        number = owner.next_number(agent.name) if key is None else self._checked_key(agent, key)
         plain = input if input is NO_INPUT else to_json(input)
         task = Task(agent, plain, number)
         child = self._crew.fork(task)
-        child.gate = self._gate
-        child.prologue = owner.flush
+        gate = None if self._gate is None else Slots((self._gate,))
+        child.entrance = Entrance(gate, owner.flush)
         handle = Handle(self._crew, task, child)
         position = len(self._handles)
         self._handles.append(handle)
@@ -270,7 +267,7 @@ class OpenFanOut:
             owner.refuse()
         await owner.flush()
         await trio.lowlevel.checkpoint_if_cancelled()
-        owner.step_aside()
+        owner.slots.step_aside()
         self._nursery = trio.open_nursery()
         nursery = await self._nursery.__aenter__()
         self._crew.on_failure = self._body.cancel
@@ -304,14 +301,14 @@ class OpenFanOut:
             error = error or exc
         outcomes = group._close()  # noqa: SLF001  # the block and its handle are one thing
         if error is not None:
-            owner.stay_aside()
+            owner.slots.stay_aside()
             for outcome in outcomes:
                 if outcome.error is not None and outcome.error is not error:
                     note_other(error, outcome.path, outcome.error)
             if error is raised:
                 return False
             raise error
-        await owner.step_back()
+        await owner.slots.step_back()
         handled = [] if crew.closed else group._errors_handled()  # noqa: SLF001
         await crew.answer(outcomes, handled=handled)
         return False

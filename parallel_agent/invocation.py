@@ -14,7 +14,9 @@ from parallel_agent.barrier import Outcome
 from parallel_agent.limiter import Limiter
 from parallel_agent.shared_state import SharedState
 from parallel_agent.stream import Stream
+from session.artifact import ArtifactService
 from session.content import Content
+from session.memory import MemoryService
 from session.session import SessionKey
 
 if TYPE_CHECKING:
@@ -72,32 +74,32 @@ class IdleWatch:
     message: that is nobody's idleness.
     """
 
-    __slots__ = ("_outer", "_pauses", "_scope", "_seconds")
+    __slots__ = ("outer", "pauses", "scope", "seconds")
 
     def __init__(self, scope: trio.CancelScope, seconds: float, outer: IdleWatch | None) -> None:
         """Cancel ``scope`` after so many seconds without an event; start the clock."""
-        self._scope = scope
-        self._seconds = seconds
-        self._outer = outer
-        self._pauses = 0
+        self.scope = scope
+        self.seconds = seconds
+        self.outer = outer
+        self.pauses = 0
         scope.deadline = trio.current_time() + seconds
 
     def pause(self) -> None:
         """Stop the clock."""
         watch: IdleWatch | None = self
         while watch is not None:
-            watch._pauses += 1
-            watch._scope.deadline = math.inf
-            watch = watch._outer
+            watch.pauses += 1
+            watch.scope.deadline = math.inf
+            watch = watch.outer
 
     def resume(self) -> None:
         """Start it anew, once for each time it was stopped."""
         watch: IdleWatch | None = self
         while watch is not None:
-            watch._pauses -= 1
-            if not watch._pauses:
-                watch._scope.deadline = trio.current_time() + watch._seconds
-            watch = watch._outer
+            watch.pauses -= 1
+            if not watch.pauses:
+                watch.scope.deadline = trio.current_time() + watch.seconds
+            watch = watch.outer
 
 
 class Engine(Protocol):
@@ -119,6 +121,16 @@ class Engine(Protocol):
         ...
 
     @property
+    def suspend(self) -> Callable[..., Any]:
+        """`parallel_agent.drive.suspend`."""
+        ...
+
+    @property
+    def open_agent(self) -> Callable[..., Any]:
+        """`parallel_agent.tap.OpenAgent`."""
+        ...
+
+    @property
     def open_group(self) -> Callable[..., Any]:
         """`parallel_agent.group.OpenFanOut`."""
         ...
@@ -137,6 +149,8 @@ class Invocation:
     threads: trio.CapacityLimiter
     engine: Engine
     plugins: Plugins
+    artifacts: ArtifactService
+    memory: MemoryService
     random: Random
     requests: Any  # of `parallel_agent.post`, which stands above
     limiter: Limiter | None = None

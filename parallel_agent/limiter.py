@@ -9,13 +9,14 @@ Cancellation: both kinds of waiting can be cancelled, and then hold nothing.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import final
 
 import attrs
 import trio
 from trio.lowlevel import ParkingLot, enable_ki_protection
 
-__all__ = ["Limiter", "LimiterStatistics"]
+__all__ = ["Entrance", "Limiter", "LimiterStatistics", "Slots"]
 
 
 @attrs.frozen
@@ -101,3 +102,76 @@ class Limiter:
 
     def __repr__(self) -> str:
         return f"<Limiter {self._name}: {self._slots - self._free} of {self._slots} in use>"
+
+
+@final
+class Slots:
+    """What one agent holds of the limiters that count it. Internal.
+
+    Held while it works, given up while it waits inside the runtime.
+    """
+
+    __slots__ = ("_held", "_limiters", "_waits")
+
+    def __init__(self, limiters: tuple[Limiter, ...]) -> None:
+        """Hold nothing yet of ``limiters``, which are taken in this order."""
+        self._limiters = limiters
+        self._held = False
+        self._waits = 0
+
+    @property
+    def limited(self) -> bool:
+        """Whether a limiter counts the agent."""
+        return bool(self._limiters)
+
+    async def take(self, *, returning: bool = False) -> None:
+        """Wait for a slot in each limiter. Cancelled, it holds none."""
+        taken: list[Limiter] = []
+        try:
+            # In one order everywhere, the run's own last: no two can wait for each other.
+            for limiter in self._limiters:
+                await limiter.acquire(returning=returning)
+                taken.append(limiter)
+        except BaseException:
+            for limiter in taken:
+                limiter.release()
+            raise
+        self._held = True
+
+    def give(self) -> None:
+        """Give up what it holds."""
+        if self._held:
+            self._held = False
+            for limiter in self._limiters:
+                limiter.release()
+
+    def step_aside(self) -> None:
+        """Hold nothing for a while: the agent waits, or runs beside those it waits for."""
+        self._waits += 1
+        self.give()
+
+    async def step_back(self) -> None:
+        """Take the slots back: after the last of such waits, if several tasks of one agent wait.
+
+        Not called after a wait that was cancelled (see `stay_aside`): what is left to do then is
+        to clean up, and that must not wait for others.
+        """
+        self._waits -= 1
+        if self._limiters and not self._waits:
+            await self.take(returning=True)
+
+    def stay_aside(self) -> None:
+        """End a wait that was cancelled, and hold nothing."""
+        self._waits -= 1
+
+
+@attrs.frozen(eq=False)
+class Entrance:
+    """What a branch of an open fan-out passes before it starts.
+
+    ``gate`` is the fan-out's own limit, held for the branch's life; ``flush`` records what the
+    agent that forks has written by then.
+    """
+
+    gate: Slots | None
+    flush: Callable[[], Awaitable[None]]

@@ -226,6 +226,11 @@ class State(Mapping[str, Any]):
             if not isinstance(value, Contributions)
         }
 
+    def forget(self) -> None:
+        """Forget the writes that would have gone with an event that is dropped."""
+        self.pending = _Writes()
+        self._has_late = False
+
     def attach(self, event: Event, slot: Slot) -> None:
         """Let ``event``, about to be queued in ``slot``, take the pending writes along."""
         writes = self.pending

@@ -29,7 +29,7 @@ from session.event import Event
 
 if TYPE_CHECKING:
     # For annotations only: a run asks its plugins, so it stands above.
-    from parallel_agent.run import Result
+    from parallel_agent.result import Result
 
 __all__ = ["DROP_EVENT", "DropEvent", "Plugin", "Plugins"]
 

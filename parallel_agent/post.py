@@ -33,7 +33,17 @@ from session.content import Content
 from session.event import USER, Event, stamp_origin
 from session.request import InputRequest, response_content
 
-__all__ = ["NO_DEFAULT", "Inbox", "PendingRequest", "Requests", "ask", "receive", "send"]
+__all__ = [
+    "NO_DEFAULT",
+    "Inbox",
+    "PendingRequest",
+    "Requests",
+    "ask",
+    "receive",
+    "request_input",
+    "send",
+    "send_to",
+]
 
 NO_DEFAULT: Final[Any] = object()
 """The default of a request that has none."""
@@ -192,18 +202,18 @@ async def receive(activation: Activation) -> Event:
 async def _aside(activation: Activation, wait: Callable[[], Any]) -> None:
     """Wait for somebody outside: without a slot, and without being idle."""
     idle = activation.idle
-    activation.step_aside()
+    activation.slots.step_aside()
     if idle is not None:
         idle.pause()
     try:
         await wait()
     except BaseException:
-        activation.stay_aside()
+        activation.slots.stay_aside()
         raise
     finally:
         if idle is not None:
             idle.resume()
-    await activation.step_back()
+    await activation.slots.step_back()
 
 
 # Requests for input.

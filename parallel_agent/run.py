@@ -11,7 +11,6 @@ an agent failed, and an exception of the body leaves as itself.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from random import Random
 from types import TracebackType
 from typing import Any, Literal, NoReturn, final
 
@@ -20,7 +19,6 @@ import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from parallel_agent.activation import Activation
-from parallel_agent.agent import Agent
 from parallel_agent.barrier import Outcome
 from parallel_agent.branch import Branch, Place
 from parallel_agent.context import InvocationContext, find_outcomes
@@ -31,77 +29,18 @@ from parallel_agent.invocation import Invocation, RunConfig
 from parallel_agent.lane import Lane
 from parallel_agent.lifecycle import Status, Step, advance
 from parallel_agent.limiter import Limiter
-from parallel_agent.plugin import Plugins
 from parallel_agent.post import PendingRequest, Requests, send
-from parallel_agent.shared_state import OnConflict, SharedState
+from parallel_agent.result import Result, RunSetup, RunStatistics
+from parallel_agent.shared_state import SharedState
 from parallel_agent.stream import Stream
 from session.actions import EventActions
 from session.content import Content
 from session.event import USER, Event, Origin, stamp_origin, stamp_timestamp
-from session.service import SessionExistsError, SessionService
+from session.service import SessionExistsError
 from session.session import Session
-from session.state import Reducer, frozen_dict
+from session.state import frozen_dict
 
-__all__ = ["OpenRun", "Result", "Run", "RunSetup", "RunStatistics"]
-
-
-@attrs.frozen(eq=False, repr=False)
-class Result:
-    """What a run came to.
-
-    Attributes:
-        status: ``"completed"``, ``"failed"``, ``"cancelled"`` or ``"waiting"``.
-        text: the last final text of the run.
-        output: the output of the root agent.
-        outputs: the newest output of every agent that completed, by name.
-        state: the session's state at the end, read-only, without ``temp:`` keys.
-        events: what was recorded in this run, without the user's message.
-        reason: why it was cancelled, if it was.
-        session_id: the session it ran in.
-        invocation_id: its own id.
-    """
-
-    status: Status
-    text: str
-    output: Any
-    outputs: Mapping[str, Any]
-    state: Mapping[str, Any]
-    events: tuple[Event, ...]
-    reason: str | None
-    session_id: str
-    invocation_id: str
-
-    def __repr__(self) -> str:
-        return f"<Result {self.status}: {len(self.events)} events, text {self.text!r:.60}>"
-
-
-@attrs.frozen
-class RunStatistics:
-    """How a run stands. Activations are counted once, in exactly one of the last four."""
-
-    status: Status
-    delivered: int
-    last_seq: int
-    started: int
-    completed: int
-    failed: int
-    cancelled: int
-    waiting: int
-
-
-@attrs.frozen(eq=False)
-class RunSetup:
-    """What all runs of one runner share."""
-
-    tree: Agent
-    app_name: str
-    service: SessionService
-    reducers: Mapping[str, Reducer]
-    on_conflict: OnConflict
-    plugins: Plugins
-    random: Random
-    clock: Callable[[], float]
-    new_id: Callable[[], str]
+__all__ = ["OpenRun", "Run"]
 
 
 class _Core:
@@ -279,7 +218,7 @@ class Run:
             branch: on this branch, or one forked from it.
             partial: False passes over partial events, True over whole ones.
         """
-        return _Only(self, author, branch, partial)
+        return _Only(self, author=author, branch=branch, partial=partial)
 
     async def collect(self) -> list[Event]:
         """Read to the end, and return what came."""
@@ -300,7 +239,7 @@ class _Only:
     """What `Run.only` returns."""
 
     def __init__(
-        self, run: Run, author: str | None, branch: str | None, partial: bool | None
+        self, run: Run, *, author: str | None, branch: str | None, partial: bool | None
     ) -> None:
         self._run = run
         self._author = author
@@ -450,6 +389,8 @@ class OpenRun:
             random=setup.random,
             limiter=_run_limiter(self._config),
             plugins=setup.plugins,
+            artifacts=setup.artifacts,
+            memory=setup.memory,
         )
         line = Branch()
         place = Place(setup.tree.name, invocation_id=invocation_id, line=line)

@@ -14,11 +14,14 @@ from parallel_agent.agent import Agent, check_agent
 from parallel_agent.errors import MessageTypeError
 from parallel_agent.invocation import RunConfig
 from parallel_agent.plugin import Plugin, Plugins
-from parallel_agent.run import OpenRun, Result, RunSetup
+from parallel_agent.result import Result, RunSetup
+from parallel_agent.run import OpenRun
 from parallel_agent.shared_state import OnConflict
+from session.artifact import ArtifactService, InMemoryArtifactService
 from session.content import Content
 from session.event import USER
 from session.in_memory import InMemorySessionService
+from session.memory import InMemoryMemoryService, MemoryService
 from session.service import SessionService
 from session.state import REDUCERS, Reducer
 
@@ -32,6 +35,8 @@ class Runner:
         tree: the root agent.
         app_name: the application its sessions belong to; by default the root's name.
         session_service: where sessions are kept; by default in memory, for this runner alone.
+        artifact_service: where artifacts are kept; by default in memory, likewise.
+        memory_service: where agents look up earlier sessions; by default in memory, likewise.
         reducers: state keys whose writes are combined instead of replaced: a function
             ``(current, contribution) -> new``, or the name of one (``append``, ``add``,
             ``merge``, ``max``).
@@ -54,6 +59,8 @@ class Runner:
         *,
         app_name: str | None = None,
         session_service: SessionService | None = None,
+        artifact_service: ArtifactService | None = None,
+        memory_service: MemoryService | None = None,
         reducers: Mapping[str, Reducer | str] | None = None,
         on_conflict: OnConflict = "last",
         plugins: Iterable[Plugin] = (),
@@ -63,11 +70,9 @@ class Runner:
     ) -> None:
         """See the class."""
         check_agent(tree, "what a Runner was given")
-        if session_service is not None and not isinstance(session_service, SessionService):
-            message = (
-                f"session_service is an object of a SessionService, not {session_service!r:.80}"
-            )
-            raise TypeError(message)
+        _check_service("session_service", session_service, SessionService)
+        _check_service("artifact_service", artifact_service, ArtifactService)
+        _check_service("memory_service", memory_service, MemoryService)
         if app_name is not None and (not isinstance(app_name, str) or not app_name):
             message = f"app_name is text that is not empty, not {app_name!r}"
             raise ValueError(message)
@@ -84,6 +89,8 @@ class Runner:
             on_conflict=on_conflict,
             plugins=Plugins(plugins),
             random=Random() if random is None else random,  # noqa: S311  # jitter, no secret
+            artifacts=InMemoryArtifactService() if artifact_service is None else artifact_service,
+            memory=InMemoryMemoryService() if memory_service is None else memory_service,
             clock=clock,
             new_id=new_id,
         )
@@ -174,6 +181,13 @@ class Runner:
 
     def __repr__(self) -> str:
         return f"<Runner {self.app_name}: {self.tree!r}>"
+
+
+def _check_service(name: str, service: object, kind: type[object]) -> None:
+    if service is not None and not isinstance(service, kind):
+        hint = "; make an object of it: call it" if isinstance(service, type) else ""
+        message = f"{name} is an object of a {kind.__name__}, not {service!r:.80}{hint}"
+        raise TypeError(message)
 
 
 def _as_message(message: object) -> Content | None:

@@ -6,6 +6,15 @@ This package knows nothing of agents; ``parallel_agent`` is built on it.
 from __future__ import annotations
 
 from session.actions import BranchOutcome, EventActions
+from session.artifact import (
+    Artifact,
+    ArtifactError,
+    ArtifactNameError,
+    ArtifactService,
+    ArtifactTypeError,
+    DamagedArtifactError,
+    InMemoryArtifactService,
+)
 from session.codec import Codec, CodecError
 from session.content import (
     Content,
@@ -17,7 +26,9 @@ from session.content import (
     Text,
 )
 from session.event import USER, Event, Origin
+from session.folder_artifacts import FolderArtifactService
 from session.in_memory import InMemorySessionService
+from session.memory import InMemoryMemoryService, MemoryEntry, MemoryService
 from session.service import (
     SequenceConflictError,
     SessionError,
@@ -47,19 +58,30 @@ __all__ = [
     "TEMP_PREFIX",
     "USER",
     "USER_PREFIX",
+    "Artifact",
+    "ArtifactError",
+    "ArtifactNameError",
+    "ArtifactService",
+    "ArtifactTypeError",
     "BranchOutcome",
     "Codec",
     "CodecError",
     "Content",
+    "DamagedArtifactError",
     "Event",
     "EventActions",
+    "FolderArtifactService",
     "FrozenDict",
     "FrozenList",
     "FrozenValueError",
     "FunctionCall",
     "FunctionResponse",
+    "InMemoryArtifactService",
+    "InMemoryMemoryService",
     "InMemorySessionService",
     "InlineData",
+    "MemoryEntry",
+    "MemoryService",
     "Origin",
     "OtherPart",
     "Part",

@@ -21,6 +21,7 @@ from parallel_agent.schema._problems import SchemaError, SchemaTypeError
 from parallel_agent.schema._records import Record
 from parallel_agent.schema._shape import Defs, Shape, Walk
 from parallel_agent.schema._types import shape_of
+from parallel_agent.schema._unions import Ref
 from session.state import UnstorableError, freeze
 
 __all__ = ["Schema", "SchemaError", "SchemaTypeError"]
@@ -54,9 +55,10 @@ class Schema(Generic[T]):
     ==========================================  ====================================================
 
     A field with a default may be missing; an unknown one is refused. Converters, validators and
-    ``__post_init__`` run, and what they raise is told as a problem of their field. In a union an
-    object must fit one class only: classes that nothing tells apart are refused when the schema
-    is made. ``Annotated``, ``NewType`` and type aliases stand for what they are made of.
+    ``__post_init__`` run (in a union, or to find out which of them failed, more than once), and
+    what they raise is told as a problem of their field. In a union an object must fit one class
+    only: classes that nothing tells apart are refused when the schema is made. ``Annotated``,
+    ``NewType`` and type aliases stand for what they are made of.
 
     Everything that fits can be recorded: NaN, lone surrogates and nesting deeper than
     `session.state.MAX_DEPTH` are refused for every type.
@@ -165,7 +167,8 @@ class Schema(Generic[T]):
 
     def describe(self) -> str:
         """Say in a few words what fits, for a person who is asked for it: ``true or false``."""
-        return self._shape.describe()
+        shape = self._shape
+        return (shape.to if isinstance(shape, Ref) else shape).describe()
 
     def __repr__(self) -> str:
         return f"<Schema of {self.describe():.80}>"

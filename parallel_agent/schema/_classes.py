@@ -1,10 +1,16 @@
 """The fields of a class, with their annotations resolved where each was written."""
 
+# A class is `Any`, and pyright calls what is taken from it "unknown".
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import dataclasses
 import inspect
+import sys
 from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any, Generic, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 import attrs
@@ -12,7 +18,16 @@ import attrs
 from parallel_agent.schema._problems import SchemaTypeError
 from parallel_agent.schema._shape import MISSING
 
-__all__ = ["Found", "culprit", "fields_of", "is_typed_dict", "substitute"]
+__all__ = [
+    "Found",
+    "alias_value",
+    "culprit",
+    "fields_of",
+    "is_named_tuple",
+    "is_typed_dict",
+    "said_open",
+    "substitute",
+]
 
 
 @attrs.frozen(eq=False)
@@ -26,9 +41,14 @@ class Found:
     default: Any = MISSING
 
 
-def is_typed_dict(cls: type[Any]) -> bool:
+def is_typed_dict(cls: Any) -> bool:
     """Whether a class is a TypedDict, of `typing` or of `typing_extensions`."""
     return issubclass(cls, dict) and hasattr(cls, "__required_keys__")
+
+
+def is_named_tuple(cls: Any) -> bool:
+    """Whether a class is a NamedTuple, or a subclass of one."""
+    return issubclass(cls, tuple) and hasattr(cls, "_fields")
 
 
 def fields_of(
@@ -42,8 +62,31 @@ def fields_of(
         SchemaTypeError: an annotation is missing or cannot be resolved; or the class's own
             constructor does not take its fields.
     """
+    found = _declared(cls)
+    if found is None:
+        return None
+    parameters = getattr(cls, "__parameters__", ())
+    if len(parameters) != len(arguments):
+        raise SchemaTypeError(said_open(cls.__name__, parameters))
+    hints = _hints(cls, arguments, names)
+    fields = [attrs.evolve(field, hint=hints.get(field.attribute, field.hint)) for field in found]
+    for field in fields:
+        if field.hint is None:
+            message = f"{cls.__name__}.{field.attribute} has no annotation"
+            raise SchemaTypeError(message)
+    _check_constructor(cls, fields)
+    return fields
+
+
+def said_open(name: str, parameters: tuple[Any, ...]) -> str:
+    """Say that the type variables of a type must be given a meaning."""
+    variables = ", ".join(parameter.__name__ for parameter in parameters)
+    return f"{name} is open: say what {variables or 'nothing'} stands for"
+
+
+def _declared(cls: Any) -> list[Found] | None:
     if attrs.has(cls):
-        found = [
+        return [
             Found(
                 attribute.alias or attribute.name,
                 attribute.name,
@@ -54,40 +97,31 @@ def fields_of(
             for attribute in attrs.fields(cls)
             if attribute.init
         ]
-    elif dataclasses.is_dataclass(cls):
-        found = [
+    if dataclasses.is_dataclass(cls):
+        none = dataclasses.MISSING
+        return [
             Found(
                 field.name,
                 field.name,
                 field.type,
-                field.default is dataclasses.MISSING
-                and field.default_factory is dataclasses.MISSING,
-                MISSING if field.default is dataclasses.MISSING else field.default,
+                field.default is none and field.default_factory is none,
+                MISSING if field.default is none else field.default,
             )
             for field in dataclasses.fields(cls)
             if field.init
         ]
-    elif is_typed_dict(cls):
-        found = [
-            Found(name, name, None, name in cls.__required_keys__)  # type: ignore[attr-defined]  # see is_typed_dict
-            for name in cls.__annotations__
+    if is_typed_dict(cls):
+        return [
+            Found(name, name, None, name in cls.__required_keys__) for name in cls.__annotations__
         ]
-    elif issubclass(cls, tuple) and hasattr(cls, "_fields"):
-        found = [Found(name, name, None, required=True) for name in cls._fields]
-    else:
-        return None
-    hints = _hints(cls, arguments, names)
-    resolved = [attrs.evolve(field, hint=hints.get(field.attribute, field.hint)) for field in found]
-    for field in resolved:
-        if field.hint is None:
-            message = f"{cls.__name__}.{field.attribute} has no annotation"
-            raise SchemaTypeError(message)
-    _check_constructor(cls, resolved)
-    return resolved
+    if is_named_tuple(cls):
+        return [Found(name, name, None, required=True) for name in cls._fields]
+    return None
 
 
 def _is_made(default: Any) -> bool:
-    return default is attrs.NOTHING or isinstance(default, attrs.Factory)
+    # `attrs.Factory` is a function for type checkers.
+    return default is attrs.NOTHING or type(default).__name__ == "Factory"
 
 
 def _check_constructor(cls: type[Any], fields: list[Found]) -> None:
@@ -98,11 +132,9 @@ def _check_constructor(cls: type[Any], fields: list[Found]) -> None:
         raise SchemaTypeError(message)
     try:
         inspect.signature(cls).bind(**{field.name: None for field in fields})
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         message = f"{cls.__name__}(...) cannot be called with its fields alone: {error}"
         raise SchemaTypeError(message) from None
-    except ValueError:
-        pass  # it does not tell
 
 
 # ------------------------------------------------------------------------------- annotations
@@ -153,9 +185,25 @@ def _resolved(cls: type[Any], names: Mapping[str, Any]) -> dict[str, Any]:
         raise _unresolvable(cls, error) from None
 
 
-def _unresolvable(cls: type[Any], error: Exception) -> SchemaTypeError:
+def alias_value(alias: Any) -> Any:
+    """Return what a ``type`` alias stands for, names in quotes resolved in its module."""
+    names = {variable.__name__: variable for variable in alias.__type_params__}
+    module = sys.modules.get(alias.__module__)
+    try:
+        holder = SimpleNamespace(__annotations__={"value": alias.__value__})
+        return get_type_hints(
+            holder,
+            globalns=vars(module) if module else {},
+            localns={alias.__name__: alias, **names},
+            include_extras=True,
+        )["value"]
+    except Exception as error:  # noqa: BLE001  # as in a class
+        raise _unresolvable(alias, error) from None
+
+
+def _unresolvable(named: Any, error: Exception) -> SchemaTypeError:
     return SchemaTypeError(
-        f"an annotation of {cls.__name__} cannot be resolved in {cls.__module__}: {error}"
+        f"an annotation of {named.__name__} cannot be resolved in {named.__module__}: {error}"
     )
 
 
@@ -188,8 +236,8 @@ def culprit(cls: type[Any], arguments: dict[str, Any]) -> str | None:
             instance.__init__(**arguments)  # type: ignore[misc]  # it was refused: this one is not used
         except Exception:  # noqa: BLE001  # as the first time
             return _first_refused(instance, attrs.fields(cls), arguments)
-    except Exception:  # noqa: BLE001  # it is a guess that may fail in as many ways as the class
-        pass
+    except Exception:  # noqa: BLE001  # a guess, which may fail in as many ways as the class
+        return None
     return None
 
 

@@ -81,7 +81,7 @@ class Items(Shape):
         alone = " without duplicates" if self.is_set else ""
         return f"{self.needed}{alone}, each item {self.item.describe()}"
 
-    def schema(self, defs: Defs) -> dict[str, Any]:
+    def schema(self, defs: Defs, /) -> dict[str, Any]:
         schema: dict[str, Any] = {"type": "array", "items": self.item.schema(defs)}
         return {**schema, "uniqueItems": True} if self.is_set else schema
 
@@ -96,12 +96,8 @@ class Tuple(Shape):
 
     items: tuple[Shape, ...]
     named: type[Any] | None = None
-    needed: str = attrs.field(init=False)
+    needed = "a list"
     kinds = frozenset({"array"})
-
-    @needed.default
-    def _needed(self) -> str:
-        return f"a list of {len(self.items)}"
 
     def read(self, value: Any, walk: Walk) -> Any:
         if not isinstance(value, list):
@@ -125,7 +121,7 @@ class Tuple(Shape):
 
     def _each(self, value: Any, walk: Walk, steps: list[Step]) -> list[Any]:
         if len(value) != len(steps):
-            walk.problem(f"{self.needed} is needed, not of {len(value)}")
+            walk.problem(f"a list of {len(steps)} is needed, not of {len(value)}")
             return []
         items: list[Any] = []
         for index, (item, step) in enumerate(zip(value, steps, strict=True)):
@@ -139,9 +135,9 @@ class Tuple(Shape):
         said = [shape.describe() for shape in self.items]
         if names:
             said = [f"{name} ({what})" for name, what in zip(names, said, strict=True)]
-        return f"{self.needed}: {', '.join(said)}" if said else "an empty list"
+        return f"a list of {len(said)}: {', '.join(said)}" if said else "an empty list"
 
-    def schema(self, defs: Defs) -> dict[str, Any]:
+    def schema(self, defs: Defs, /) -> dict[str, Any]:
         length = len(self.items)
         schema: dict[str, Any] = {"type": "array", "minItems": length, "maxItems": length}
         if self.items:  # an empty `prefixItems` is not allowed
@@ -194,7 +190,7 @@ class Table(Shape):
         names = "" if self.key is TEXT else f"each name {self.key.describe()}, "
         return f"{self.needed}, {names}each value {self.value.describe()}"
 
-    def schema(self, defs: Defs) -> dict[str, Any]:
+    def schema(self, defs: Defs, /) -> dict[str, Any]:
         schema: dict[str, Any] = {
             "type": "object",
             "additionalProperties": self.value.schema(defs),

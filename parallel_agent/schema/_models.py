@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -29,31 +29,29 @@ def is_model(cls: type[Any]) -> bool:
 
 def model_of(cls: type[Any]) -> Model:
     """Return the shape of a model."""
-    config: Any = getattr(cls, "model_config", None)
-    extra = config.get("extra") if isinstance(config, Mapping) else None
     if getattr(cls, "__pydantic_root_model__", False):
         return Model(cls, None, ALL_KINDS)
+    found: Any = getattr(cls, "model_config", None)
+    config = found if isinstance(found, Mapping) else {}
     fields: Any = getattr(cls, "model_fields", None)
-    if extra in ("allow", "forbid") or not isinstance(fields, Mapping):
-        return Model(cls, None, frozenset({"object"}))
-    return Model(cls, tuple(dict.fromkeys(_names(fields))), frozenset({"object"}))
+    names = None
+    if config.get("extra") not in ("allow", "forbid") and isinstance(fields, Mapping):
+        by_name = bool(config.get("populate_by_name") or config.get("validate_by_name"))
+        names = tuple(dict.fromkeys(_names(fields, by_name=by_name)))
+    return Model(cls, names, frozenset({"object"}))
 
 
-def _names(fields: Mapping[str, Any]) -> Iterator[str]:
+def _names(fields: Mapping[str, Any], *, by_name: bool) -> Iterator[str]:
+    """Yield what the model reads a field from."""
     for name, field in fields.items():
-        aliases = [
-            getattr(field, "alias", None),
-            *_choices(getattr(field, "validation_alias", None)),
-        ]
-        yield from (alias for alias in aliases if isinstance(alias, str))
-        yield name  # one that is only read by its alias is missed by pydantic then
-
-
-def _choices(alias: Any) -> Iterable[Any]:
-    """The names that an alias, a choice of aliases or a path takes a value from."""
-    for choice in getattr(alias, "choices", [alias]):
-        path = getattr(choice, "path", [choice])
-        yield path[0] if path else None
+        alias = getattr(field, "validation_alias", None) or getattr(field, "alias", None)
+        if alias is None or by_name:
+            yield name
+        # An alias may be a choice of several, and each a path into the value.
+        for choice in getattr(alias, "choices", [alias]):
+            for part in getattr(choice, "path", [choice])[:1]:
+                if isinstance(part, str):
+                    yield part
 
 
 @attrs.frozen(eq=False)
@@ -97,14 +95,18 @@ class Model(Shape):
         names = ", ".join(self.names or ())
         return f"an object with fields: {names}" if names else article(self.cls.__name__)
 
-    def schema(self, defs: Defs) -> dict[str, Any]:
+    def schema(self, defs: Defs, /) -> dict[str, Any]:
         return defs.named(self, self.cls.__name__, self._schema)
 
     def _schema(self, _: Defs, place: str) -> dict[str, Any]:
         # Its own parts stay in it, so references to them begin at its place.
         template = f"{place}/$defs/{{model}}"
         schema: dict[str, Any] = self.cls.model_json_schema(ref_template=template)
-        return schema if self.names is None else {"additionalProperties": False, **schema}
+        if self.names is None:
+            return schema
+        # A model that holds itself is a reference: there the other word sees no properties.
+        closed = "additionalProperties" if "properties" in schema else "unevaluatedProperties"
+        return {closed: False, **schema}
 
 
 def _note(error: Exception, walk: Walk) -> None:

@@ -72,7 +72,7 @@ def shown(value: Any) -> str:
 
     Of what is no JSON only the type is named: its ``repr`` may be long, deep or broken.
     """
-    kind: type[object] = type(value)
+    kind: type[object] = type(value)  # pyright: ignore[reportUnknownVariableType]  # Any
     if kind is str:
         # `repr` also escapes lone surrogates and control characters.
         return shorten(repr(value[: _SHOWN_VALUE + 1]))

@@ -33,6 +33,16 @@ class Field:
     required: bool
     default: Any = MISSING
 
+    def as_json(self) -> Any:
+        """Return the default as JSON; MISSING without one.
+
+        It need not fit (``x: int = None``): then it is neither said nor written, only used.
+        """
+        if self.default is MISSING:
+            return MISSING
+        written, problem = Walk().attempt(self.shape.write, self.default)
+        return MISSING if problem else written
+
 
 @attrs.define(eq=False)
 class Record(Shape):
@@ -80,9 +90,10 @@ class Record(Shape):
             return None
         if self.culprit is not None:
             value = {
-                name: getattr(value, field.attribute)
+                name: item
                 for name, field in self.fields.items()
-                if hasattr(value, field.attribute)
+                if (item := getattr(value, field.attribute, MISSING)) is not MISSING
+                and not (item is field.default and field.as_json() is MISSING)
             }
         return self._each(value, walk, writing=True)
 
@@ -110,7 +121,7 @@ class Record(Shape):
         ]
         return f"an object with fields: {', '.join(said)}" if said else "an empty object"
 
-    def schema(self, defs: Defs) -> dict[str, Any]:
+    def schema(self, defs: Defs, /) -> dict[str, Any]:
         return defs.named(self, self.name, self._schema)
 
     def _schema(self, defs: Defs, _: str) -> dict[str, Any]:
@@ -125,12 +136,8 @@ class Record(Shape):
 
 
 def _property(field: Field, defs: Defs) -> dict[str, Any]:
-    schema = field.shape.schema(defs)
-    if field.default is not MISSING:
-        written, problem = Walk().attempt(field.shape.write, field.default)
-        if problem is None:  # a default may be of a type that no value from outside could have
-            schema = {**schema, "default": written}
-    return schema
+    schema, default = field.shape.schema(defs), field.as_json()
+    return schema if default is MISSING else {**schema, "default": default}
 
 
 def no_such_field(name: Any, names: Iterable[str]) -> str:

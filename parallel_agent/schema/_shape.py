@@ -68,7 +68,7 @@ class Shape(ABC):
         return self.needed
 
     @abstractmethod
-    def schema(self, defs: Defs) -> dict[str, Any]:
+    def schema(self, defs: Defs, /) -> dict[str, Any]:
         """Return the JSON Schema of what fits."""
 
 

@@ -13,10 +13,19 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Any, Final, ForwardRef, Literal, NewType, NoReturn, TypeVar, get_args, get_origin
 
-from parallel_agent.schema._classes import Found, culprit, fields_of, is_typed_dict, substitute
+from parallel_agent.schema._classes import (
+    Found,
+    alias_value,
+    culprit,
+    fields_of,
+    is_named_tuple,
+    is_typed_dict,
+    said_open,
+    substitute,
+)
 from parallel_agent.schema._containers import Items, Table, Tuple
 from parallel_agent.schema._models import Model, is_model, model_of
-from parallel_agent.schema._problems import SchemaTypeError, shorten
+from parallel_agent.schema._problems import SchemaTypeError, article, shorten
 from parallel_agent.schema._records import Field, Record
 from parallel_agent.schema._shape import KINDS, Shape
 from parallel_agent.schema._unions import OneOf, Ref, flat
@@ -44,6 +53,7 @@ _LISTS: Final[dict[Any, tuple[type[Any], tuple[type[Any], ...]]]] = {
     frozenset: (frozenset, (frozenset,)),
     collections.abc.Sequence: (list, (list, tuple)),
 }
+_SIMPLE: Final[dict[Any, Shape]] = {**SCALARS, float: NUMBER, **PARSED}
 _TABLES: Final = (dict, collections.abc.Mapping)
 _QUALIFIERS: Final = ("Required", "NotRequired", "ReadOnly", "Final")
 
@@ -89,18 +99,12 @@ class _Types:
         """Return the shape of ``kind``, which stands at the current place."""
         if kind is Any or kind is object:
             return ANYTHING
-        if isinstance(kind, (str, ForwardRef)):
-            name = kind if isinstance(kind, str) else kind.__forward_arg__
-            self._refuse(f"the name {name!r} is not resolved: give the type itself")
-        if isinstance(kind, TypeVar):
-            self._refuse(f"the type variable {kind.__name__} is open: say what it stands for")
+        self._refuse_names(kind)
         if isinstance(kind, NewType):
             return self.shape(kind.__supertype__)
         if kind is typing.Self and self._within:
             return self.shape(self._within[-1])
         origin, arguments = get_origin(kind), get_args(kind)
-        if getattr(kind, "__unpacked__", False):
-            self._cannot_check(kind)
         if origin is typing.Annotated or getattr(origin, "_name", None) in _QUALIFIERS:
             return self.shape(arguments[0])
         if origin is typing.Union or origin is types.UnionType:
@@ -128,34 +132,35 @@ class _Types:
 
     def _alias(self, kind: Any, alias: Any, arguments: tuple[Any, ...]) -> Shape:
         parameters = alias.__type_params__
-        self._check_arguments(alias, parameters, arguments)
+        if len(parameters) != len(arguments):
+            self._refuse(said_open(alias.__name__, parameters))
+        values = dict(zip(parameters, arguments, strict=True))
+        return self._once(kind, lambda: self.shape(substitute(self._aliased(alias), values)))
 
-        def make() -> Shape:
-            try:
-                value = alias.__value__
-            except Exception as error:  # noqa: BLE001  # it is evaluated now, and may do anything
-                self._refuse(f"{alias.__name__} cannot be resolved: {error}")
-            return self.shape(substitute(value, dict(zip(parameters, arguments, strict=True))))
-
-        return self._once(kind, make)
+    def _aliased(self, alias: Any) -> Any:
+        try:
+            return alias_value(alias)
+        except SchemaTypeError as error:
+            message = _said(self._place, str(error))
+        raise SchemaTypeError(message)
 
     def _once(self, kind: Any, make: Callable[[], Shape]) -> Shape:
         """Make the shape of ``kind`` if it is not known; inside itself it is a `Ref`."""
         known = self._find(kind)
         if known is not None:
             return known
-        index, ref = len(self._known), Ref(_name(kind))
+        index, ref = len(self._known), Ref(_name(kind), article(_name(kind)))
         self._known.append((kind, ref))
-        ref.target = make()
+        ref.to = make()
         if ref in self._refs:
             return ref
-        self._known[index] = kind, ref.target
-        return ref.target
+        self._known[index] = kind, ref.to
+        return ref.to
 
     def _find(self, kind: Any) -> Shape | None:
         for known, shape in self._known:
             if known == kind:
-                if isinstance(shape, Ref) and shape.target is None:
+                if isinstance(shape, Ref):
                     self._refs.append(shape)
                 return shape
         return None
@@ -163,12 +168,8 @@ class _Types:
     def _class(self, kind: Any, cls: Any, arguments: tuple[Any, ...]) -> Shape:
         if not isinstance(cls, type):
             self._cannot_check(kind)
-        if cls in SCALARS:
-            return SCALARS[cls]
-        if cls is float:
-            return NUMBER
-        if cls in PARSED:
-            return PARSED[cls]
+        if cls in _SIMPLE:
+            return _SIMPLE[cls]
         if issubclass(cls, enum.Enum):
             return self._choice(cls, ((member.value, member) for member in _members(cls)))
         if cls in _LISTS:
@@ -179,7 +180,7 @@ class _Types:
             return self._table(*(arguments or (str, Any)))
         if is_model(cls):
             return self._once(kind, lambda: model_of(cls))
-        if issubclass(cls, tuple) and hasattr(cls, "_fields"):
+        if is_named_tuple(cls):
             return self._once(kind, lambda: self._named_tuple(kind, cls, arguments))
         return self._find(kind) or self._record(kind, cls, arguments)
 
@@ -218,7 +219,6 @@ class _Types:
         return record
 
     def _fields(self, cls: type[Any], arguments: tuple[Any, ...]) -> list[Found] | None:
-        self._check_arguments(cls, getattr(cls, "__parameters__", ()), arguments)
         outer = {within.__name__: within for within in map(_origin, self._within)}
         try:
             return fields_of(cls, arguments, outer)
@@ -241,12 +241,14 @@ class _Types:
 
     # Refusing.
 
-    def _check_arguments(
-        self, generic: Any, parameters: tuple[Any, ...], arguments: tuple[Any, ...]
-    ) -> None:
-        if len(parameters) != len(arguments):
-            names = ", ".join(str(parameter) for parameter in parameters)
-            self._refuse(f"{_name(generic)} is open: say what {names} stands for")
+    def _refuse_names(self, kind: Any) -> None:
+        if isinstance(kind, (str, ForwardRef)):
+            name = kind if isinstance(kind, str) else kind.__forward_arg__
+            self._refuse(f"the name {name!r} is not resolved: give the type itself")
+        if isinstance(kind, TypeVar):
+            self._refuse(said_open("a type", (kind,)))
+        if getattr(kind, "__unpacked__", False):
+            self._cannot_check(kind)  # `*tuple[int, ...]`, which looks like a tuple otherwise
 
     def _later(self, check: Callable[[], None]) -> None:
         place = list(self._place)
@@ -281,6 +283,8 @@ def _name(kind: Any) -> str:
     if isinstance(kind, type):
         return kind.__name__
     arguments = get_args(kind)
+    if get_origin(kind) is typing.Annotated:
+        return _name(arguments[0])
     if arguments and isinstance(get_origin(kind), type):
         return shorten(f"{_name(get_origin(kind))}[{', '.join(map(_name, arguments))}]")
     return "..." if kind is ... else shorten(str(getattr(kind, "__name__", kind)))

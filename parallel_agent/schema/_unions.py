@@ -14,7 +14,7 @@ from typing import Any, Final
 import attrs
 
 from parallel_agent.schema._models import Model
-from parallel_agent.schema._problems import SchemaTypeError, article, shorten
+from parallel_agent.schema._problems import SchemaTypeError, shorten
 from parallel_agent.schema._records import Record
 from parallel_agent.schema._shape import ALL_KINDS, Defs, Kinds, Shape, Walk, kind_of
 from parallel_agent.schema._values import NUMBER, Scalar
@@ -31,21 +31,10 @@ class Ref(Shape):
     """A type alias met inside itself: ``type Tree = list[Tree] | int``."""
 
     name: str
-    target: Shape | None = None
-    """Set by `_types` when it is known."""
-    needed: str = attrs.field(init=False)
+    needed: str
+    to: Shape = attrs.field(init=False)
+    """What it stands for; set by `_types` when that is known."""
     kinds = ALL_KINDS
-
-    @needed.default
-    def _needed(self) -> str:
-        return article(self.name)
-
-    @property
-    def to(self) -> Shape:
-        """What it stands for."""
-        if self.target is None:
-            raise AssertionError(self.name)
-        return self.target
 
     def read(self, value: Any, walk: Walk) -> Any:
         return self.to.read(value, walk)
@@ -53,7 +42,7 @@ class Ref(Shape):
     def write(self, value: Any, walk: Walk) -> Any:
         return self.to.write(value, walk)
 
-    def schema(self, defs: Defs) -> dict[str, Any]:
+    def schema(self, defs: Defs, /) -> dict[str, Any]:
         return defs.named(self, self.name, lambda defs, _: self.to.schema(defs))
 
 
@@ -87,8 +76,8 @@ class OneOf(Shape):
         for one, other in itertools.combinations(records, 2):
             if not _differ(one, other):
                 message = (
-                    f"nothing tells {one.name} and {other.name} apart in a union: give both a "
-                    f'field such as  kind: Literal["{one.name.lower()}"]'
+                    f"nothing tells {one.name} and {other.name} apart in a union: give each a "
+                    f'Literal of its own, such as `kind: Literal["{one.name.lower()}"]`'
                 )
                 raise SchemaTypeError(message)
 
@@ -124,6 +113,9 @@ class OneOf(Shape):
             result, choice = _try(value, walk, members, writing=writing)
             if type(value) not in _SCALARS:
                 walk.choices[key] = value, choice
+            elif isinstance(choice, str):
+                walk.refuse(self.needed, value)
+                return None
         if isinstance(choice, str):
             walk.problem(choice)
         return result
@@ -131,7 +123,7 @@ class OneOf(Shape):
     def describe(self) -> str:
         return " or ".join(dict.fromkeys(member.describe() for member in self.members))
 
-    def schema(self, defs: Defs) -> dict[str, Any]:
+    def schema(self, defs: Defs, /) -> dict[str, Any]:
         return {"anyOf": [member.schema(defs) for member in self.members]}
 
 
@@ -148,19 +140,24 @@ def _try(
             continue
         made, why = walk.attempt(member.write if writing else member.read, value)
         if why is not None:
-            failed.append(f"{member.needed} ({why})")
+            failed.append(f"{_title(member)} ({why})")
         elif choice is None:
             result, choice = made, index
-        elif not writing:
+        else:
             return None, _both(members[choice], member)
     if choice is not None:
         return result, choice
     return None, shorten("nothing fits: " + "; ".join(failed[:_SHOWN_ALTERNATIVES]), _SHOWN_WHY)
 
 
+def _title(shape: Shape) -> str:
+    if isinstance(shape, Record):
+        return shape.name
+    return shape.cls.__name__ if isinstance(shape, Model) else shorten(shape.describe())
+
+
 def _both(one: Shape, other: Shape) -> str:
-    names = [shape.name if isinstance(shape, Record) else shape.needed for shape in (one, other)]
-    why = f"it fits both {names[0]} and {names[1]}"
+    why = f"it fits both {_title(one)} and {_title(other)}"
     if isinstance(one, Record) and isinstance(other, Record):
         tags = [name for name, _ in one.tags if name in dict(other.tags)]
         why += f"; say which with {' or '.join(map(repr, tags))}" if tags else ""

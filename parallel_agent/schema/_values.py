@@ -40,7 +40,7 @@ class Scalar(Shape):
 
     write = read
 
-    def schema(self, defs: Defs) -> dict[str, Any]:
+    def schema(self, _: Defs, /) -> dict[str, Any]:
         return {"type": KINDS[self.kind]}
 
 
@@ -77,7 +77,7 @@ class _Number(Shape):
 
     write = read
 
-    def schema(self, defs: Defs) -> dict[str, Any]:
+    def schema(self, _: Defs, /) -> dict[str, Any]:
         return {"type": "number"}
 
 
@@ -100,7 +100,7 @@ class _Anything(Shape):
 
     write = read
 
-    def schema(self, defs: Defs) -> dict[str, Any]:
+    def schema(self, _: Defs, /) -> dict[str, Any]:
         return {}
 
 
@@ -112,18 +112,13 @@ class Parsed(Shape):
     """A value whose JSON is text in one fixed form."""
 
     name: str
-    example: str
+    needed: str
     format: str
     parse: Callable[[str], Any]
     """Raises ValueError."""
     is_one: Callable[[Any], bool]
     text: Callable[[Any], str]
-    needed: str = attrs.field(init=False)
     kinds = frozenset({"string"})
-
-    @needed.default
-    def _needed(self) -> str:
-        return f"{self.name} such as {self.example!r}"
 
     def read(self, value: Any, walk: Walk) -> Any:
         if type(value) is str:
@@ -140,7 +135,7 @@ class Parsed(Shape):
         walk.refuse(self.name, value)
         return None
 
-    def schema(self, defs: Defs) -> dict[str, Any]:
+    def schema(self, _: Defs, /) -> dict[str, Any]:
         return {"type": "string", "format": self.format}
 
 
@@ -176,18 +171,23 @@ def _is_date(value: Any) -> bool:
 PARSED: Final[Mapping[Any, Parsed]] = {
     datetime: Parsed(
         "a date and time",
-        "2024-05-31T12:00:00+02:00",
+        "a date and time such as '2024-05-31T12:00:00+02:00'",
         "date-time",
         _read_datetime,
         lambda value: isinstance(value, datetime),
         lambda value: value.isoformat(),
     ),
     date: Parsed(
-        "a date", "2024-05-31", "date", _read_date, _is_date, lambda value: value.isoformat()
+        "a date",
+        "a date such as '2024-05-31'",
+        "date",
+        _read_date,
+        _is_date,
+        lambda value: value.isoformat(),
     ),
     UUID: Parsed(
         "a UUID",
-        "f81d4fae-7dec-11d0-a765-00a0c91e6bf6",
+        "a UUID such as 'f81d4fae-7dec-11d0-a765-00a0c91e6bf6'",
         "uuid",
         _read_uuid,
         lambda value: isinstance(value, UUID),
@@ -223,7 +223,7 @@ class Choice(Shape):
         walk.refuse(self.needed, value)
         return None
 
-    def schema(self, defs: Defs) -> dict[str, Any]:
+    def schema(self, _: Defs, /) -> dict[str, Any]:
         schema: dict[str, Any] = {"enum": [value for _, value in self.options]}
         if len(self.kinds) == 1:
             (schema["type"],) = self.kinds

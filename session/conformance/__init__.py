@@ -1,4 +1,6 @@
-"""Checks that a `SessionService` keeps the promises of its contract. For anyone's own service.
+"""Checks that a service keeps the promises of its contract. For anyone's own service.
+
+`CHECKS` are for a `SessionService`, `ARTIFACT_CHECKS` for an `ArtifactService`.
 
 Every check is a claim and an async function of one fresh service; it needs no test framework and
 no particular event loop. In a test suite, take them one by one::
@@ -21,10 +23,23 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final, TypeAlias
 
 from session.conformance import _appends, _sessions, _state
+from session.conformance._artifacts import (
+    ARTIFACT_CHECKS,
+    ArtifactCheck,
+    check_artifact_service,
+)
 from session.conformance._kit import Check, PromiseBrokenError
 from session.service import SessionService
 
-__all__ = ["CHECKS", "Check", "PromiseBrokenError", "check_session_service"]
+__all__ = [
+    "ARTIFACT_CHECKS",
+    "CHECKS",
+    "ArtifactCheck",
+    "Check",
+    "PromiseBrokenError",
+    "check_artifact_service",
+    "check_session_service",
+]
 
 CHECKS: Final[tuple[Check, ...]] = (*_sessions.CHECKS, *_appends.CHECKS, *_state.CHECKS)
 """Every check: of the sessions themselves, of appending, of the state."""

@@ -321,7 +321,11 @@ def _newest_first(patch: pytest.MonkeyPatch) -> None:
 
 
 def _failing_in_cleanup_counts_as_failing(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(drive, "_failed_of_itself", lambda _activation, _failure: True)
+    async def failed_of_itself(_activation: Activation, _failure: BaseException) -> bool:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return True
+
+    patch.setattr(drive, "failed_of_itself", failed_of_itself)
 
 
 def _cancelled_counts_as_completed(patch: pytest.MonkeyPatch) -> None:

@@ -348,7 +348,7 @@ def test_a_function_of_the_context_is_an_agent(function: Callable[..., Any]) -> 
 async def _nothing() -> None: ...
 
 
-async def _two(ctx: InvocationContext, more: int) -> None: ...
+async def _three(ctx: InvocationContext, input: int, more: int) -> None: ...
 
 
 async def _keyword(ctx: InvocationContext, *, more: int) -> None: ...
@@ -363,7 +363,7 @@ async def _yields_without_context() -> AsyncGenerator[str, None]:
 
 @pytest.mark.parametrize(
     "function",
-    [_nothing, _two, _keyword, _by_keyword_only, _yields_without_context, lambda: None],
+    [_nothing, _three, _keyword, _by_keyword_only, _yields_without_context, lambda: None],
 )
 def test_a_function_of_something_else_is_refused_with_its_signature(
     function: Callable[..., Any],
@@ -371,7 +371,7 @@ def test_a_function_of_something_else_is_refused_with_its_signature(
     with pytest.raises(AgentFunctionError) as caught:
         agent(function)
     assert repr(function.__name__) in str(caught.value)
-    assert "called with one argument, the context" in str(caught.value)
+    assert "called with the context" in str(caught.value)
 
 
 def _sync_generator(ctx: InvocationContext) -> Any:

@@ -1,0 +1,82 @@
+"""What a run is made from, and what it comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Any
+
+import attrs
+
+from parallel_agent.agent import Agent
+from parallel_agent.lifecycle import Status
+from parallel_agent.plugin import Plugins
+from parallel_agent.shared_state import OnConflict
+from session.artifact import ArtifactService
+from session.event import Event
+from session.memory import MemoryService
+from session.service import SessionService
+from session.state import Reducer
+
+__all__ = ["Result", "RunSetup", "RunStatistics"]
+
+
+@attrs.frozen(eq=False, repr=False)
+class Result:
+    """What a run came to.
+
+    Attributes:
+        status: ``"completed"``, ``"failed"``, ``"cancelled"`` or ``"waiting"``.
+        text: the last final text of the run.
+        output: the output of the root agent.
+        outputs: the newest output of every agent that completed, by name.
+        state: the session's state at the end, read-only, without ``temp:`` keys.
+        events: what was recorded in this run, without the user's message.
+        reason: why it was cancelled, if it was.
+        session_id: the session it ran in.
+        invocation_id: its own id.
+    """
+
+    status: Status
+    text: str
+    output: Any
+    outputs: Mapping[str, Any]
+    state: Mapping[str, Any]
+    events: tuple[Event, ...]
+    reason: str | None
+    session_id: str
+    invocation_id: str
+
+    def __repr__(self) -> str:
+        return f"<Result {self.status}: {len(self.events)} events, text {self.text!r:.60}>"
+
+
+@attrs.frozen
+class RunStatistics:
+    """How a run stands. Activations are counted once, in exactly one of the last four."""
+
+    status: Status
+    delivered: int
+    last_seq: int
+    started: int
+    completed: int
+    failed: int
+    cancelled: int
+    waiting: int
+
+
+@attrs.frozen(eq=False)
+class RunSetup:
+    """What all runs of one runner share."""
+
+    tree: Agent
+    app_name: str
+    service: SessionService
+    reducers: Mapping[str, Reducer]
+    on_conflict: OnConflict
+    plugins: Plugins
+    random: Random
+    artifacts: ArtifactService
+    memory: MemoryService
+    clock: Callable[[], float]
+    new_id: Callable[[], str]

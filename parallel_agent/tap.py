@@ -1,0 +1,262 @@
+"""Reading a child's events before they are passed on.
+
+``async with ctx.open_agent(child) as events`` puts a tap between a child and the run's stream. An
+event of the child, or of anything below it, waits there until the agent that holds the tap emits
+it itself (it then goes its ordinary way, with the child's name and place on it) or goes on without
+doing so, which drops it.
+
+Order: of one branch of the child, the order in which it emits; the agent may hold several events
+and pass them on in any order. Cancellation: leaving the block cancels the child and waits for its
+clean-up, whose events go straight to the stream. Errors: the child's is raised at the iteration,
+or when the block ends.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from types import TracebackType
+from typing import Any, Literal, final
+
+import attrs
+import trio
+from trio.lowlevel import ParkingLot, checkpoint, enable_ki_protection
+
+from parallel_agent.activation import Activation
+from parallel_agent.agent import Agent
+from parallel_agent.drive import activate, outcome_error, pass_on, place_child, suspend
+from parallel_agent.errors import ReadError
+from parallel_agent.lifecycle import Status
+from session.event import Event
+
+__all__ = ["ChildEvents", "OpenAgent", "Tap"]
+
+
+@attrs.define(eq=False)
+class _Held:
+    """An event that waits for the agent that holds the tap to decide."""
+
+    event: Event
+    decided: trio.Event = attrs.field(factory=trio.Event)
+    arrived: trio.Event = attrs.field(factory=trio.Event)
+    passed: bool = False
+
+
+@final
+class Tap:
+    """What stands between a child's ``emit`` and the stream."""
+
+    def __init__(self, outer: Tap | None) -> None:
+        """Stand below ``outer``, the tap that an agent further up holds."""
+        self.outer = outer
+        self.closed = False
+        self.ended = False
+        self._held: dict[int, _Held] = {}
+        self._news: deque[_Held] = deque()
+        self._readers = ParkingLot()
+
+    async def offer(self, event: Event) -> _Held | None:
+        """Show the event, and wait. Return it if it was passed on, None if it was dropped.
+
+        Whoever is told that it was passed on must set ``arrived`` when it is recorded, or is not.
+        """
+        held = _Held(event)
+        if self.closed:
+            held.passed = True
+            return held
+        self._held[id(event)] = held
+        self._news.append(held)
+        self._readers.unpark_all()
+        try:
+            await held.decided.wait()
+        finally:
+            self._held.pop(id(event), None)
+            if not held.passed:
+                held.arrived.set()
+        return held if held.passed else None
+
+    def find(self, event: Event) -> _Held | None:
+        """Return what is held under this tap for ``event``, if it is."""
+        return self._held.get(id(event))
+
+    async def pass_on(self, held: _Held) -> None:
+        """Let an event go its way; return when it is recorded and acknowledged, or cannot be."""
+        held.passed = True
+        held.decided.set()
+        await held.arrived.wait()
+
+    def drop(self, held: _Held) -> None:
+        """Let an event go nowhere."""
+        held.decided.set()
+
+    async def next(self) -> _Held | None:
+        """Wait for the next event; None if the child has ended."""
+        await checkpoint()
+        while True:
+            while self._news:
+                held = self._news.popleft()
+                if id(held.event) in self._held:  # else its agent was cancelled meanwhile
+                    return held
+            if self.ended:
+                return None
+            await self._readers.park()
+
+    def end(self) -> None:
+        """Say that the child has ended."""
+        self.ended = True
+        self._readers.unpark_all()
+
+    def close(self) -> None:
+        """Drop what is undecided; what comes from now on goes straight through."""
+        self.closed = True
+        for held in list(self._held.values()):
+            self.drop(held)
+
+
+@final
+class ChildEvents:
+    """The events of a child, before they are recorded: an async iterator.
+
+    ``yield event`` (or ``await ctx.emit(event)``) passes one on. Going on to the next drops it if
+    that has not happened: its state writes are then forgotten, and its agent goes on.
+    """
+
+    def __init__(self, tap: Tap, child: Activation, parent: Activation) -> None:
+        """Made by the block."""
+        self._tap = tap
+        self._child = child
+        self._parent = parent
+        self._current: _Held | None = None
+        self._told = False
+
+    def __aiter__(self) -> ChildEvents:
+        return self
+
+    async def __anext__(self) -> Event:
+        if self._current is not None:
+            self._tap.drop(self._current)
+            self._current = None
+        held = await self._tap.next()
+        if held is None:
+            await self._end()
+            raise StopAsyncIteration
+        self._current = held
+        return held.event
+
+    async def receive(self) -> Event:
+        """Return the next event, and let it wait until it is passed on or dropped, how long ever.
+
+        So several can be held, and passed on in another order. Only different branches of the
+        child have events waiting at the same time.
+
+        Raises:
+            ReadError: the child has ended.
+        """
+        held = await self._tap.next()
+        if held is None:
+            await self._end()
+            message = f"agent {self._child.agent.name!r} has ended: there are no more events of it"
+            raise ReadError(message)
+        return held.event
+
+    def drop(self, event: Event) -> None:
+        """Drop an event: it is not recorded, and its state writes are forgotten.
+
+        Raises:
+            ReadError: it does not wait here.
+        """
+        held = self._tap.find(event)
+        if held is None:
+            message = f"{event!r} does not wait here: it was passed on, or dropped"
+            raise ReadError(message)
+        self._tap.drop(held)
+
+    @property
+    def output(self) -> Any:
+        """The child's output; None until it has completed."""
+        return self._child.output if self._child.status is Status.COMPLETED else None
+
+    async def _end(self) -> None:
+        if self._told:
+            return
+        self._told = True
+        error = await outcome_error(self._child)
+        if error is not None:
+            pass_on(self._parent, self._child, error)
+            raise error
+
+    def __repr__(self) -> str:
+        return f"<ChildEvents of {self._child.place.path}: {self._child.status}>"
+
+
+@final
+class OpenAgent:
+    """What ``ctx.open_agent()`` returns: ``async with`` it."""
+
+    def __init__(self, parent: Activation, agent: Agent, input: Any) -> None:
+        """Made by `InvocationContext.open_agent`."""
+        self._parent = parent
+        self._agent = agent
+        self._input = input
+        self._nursery: Any = None
+        self._events: ChildEvents | None = None
+        self._tap = Tap(parent.tap)
+        self._child: Activation | None = None
+
+    @enable_ki_protection
+    async def __aenter__(self) -> ChildEvents:
+        parent = self._parent
+        if self._events is not None:
+            message = "this block was entered already; call ctx.open_agent() again"
+            raise ReadError(message)
+        await parent.flush()
+        child = place_child(
+            parent, self._agent, number=parent.next_number(self._agent.name), input=self._input
+        )
+        child.tap = self._tap
+        self._child = child
+        parent.hold_tap(self._tap)
+        parent.slots.step_aside()
+        self._nursery = trio.open_nursery()
+        nursery = await self._nursery.__aenter__()
+        nursery.start_soon(self._run, child)
+        self._events = ChildEvents(self._tap, child, parent)
+        return self._events
+
+    @enable_ki_protection
+    async def _run(self, child: Activation) -> None:
+        await activate(child)
+        self._tap.end()
+
+    @enable_ki_protection
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> Literal[False]:
+        parent, child, events = self._parent, self._child, self._events
+        if child is None or events is None:
+            return False
+        left = child.status in (Status.PENDING, Status.RUNNING)
+        if left:
+            child.scope.cancel("the block that reads its events was left")
+        self._tap.close()
+        raised = error
+        try:
+            await self._nursery.__aexit__(None, None, None)
+        except BaseException as exc:  # noqa: BLE001  # raised below
+            error = error or exc
+        parent.release(child)
+        parent.let_tap_go(self._tap)
+        if error is not None:
+            parent.slots.stay_aside()
+            if error is raised:
+                return False
+            raise error
+        await parent.slots.step_back()
+        if child.status is Status.WAITING:
+            await suspend(parent)
+        if child.error is not None and not events._told:  # noqa: SLF001  # one thing in two parts
+            pass_on(parent, child, child.error)
+            raise child.error
+        return False
