@@ -13,34 +13,58 @@ from parallel_agent._shadow import refuse_shadowed_session
 refuse_shadowed_session(__file__)
 
 from parallel_agent.agent import Agent, AgentCallback  # noqa: E402  # see above
-from parallel_agent.barrier import Outcome  # noqa: E402
+from parallel_agent.barrier import (  # noqa: E402
+    Barrier,
+    BestEffort,
+    Escalate,
+    FailFast,
+    FirstSuccess,
+    Outcome,
+    Quorum,
+    Tally,
+    Verdict,
+    WaitAll,
+)
 from parallel_agent.context import InvocationContext  # noqa: E402
 from parallel_agent.errors import (  # noqa: E402
     ActivationEndedError,
     AgentError,
     AgentFunctionError,
+    AgentTimeoutError,
     BranchCancelledError,
     EmitError,
     EscapedCancellationError,
+    FanOutError,
+    InputError,
+    MessageRefusedError,
     MessageTypeError,
     PluginError,
+    QuorumError,
     ReadError,
+    ResponseRefusedError,
     RunEndedError,
     StateConflictError,
     StateError,
     StreamClosedError,
+    TransferError,
     TreeError,
     UncancellableAgentError,
     UsageError,
 )
 from parallel_agent.function_agent import FunctionAgent, agent  # noqa: E402
+from parallel_agent.group import FanOut, Handle  # noqa: E402
 from parallel_agent.invocation import RunConfig  # noqa: E402
 from parallel_agent.lifecycle import Status  # noqa: E402
+from parallel_agent.limiter import Limiter, LimiterStatistics  # noqa: E402
 from parallel_agent.overlay import State  # noqa: E402
 from parallel_agent.plugin import DROP_EVENT, DropEvent, Plugin  # noqa: E402
+from parallel_agent.post import PendingRequest  # noqa: E402
 from parallel_agent.result import Result, RunStatistics  # noqa: E402
+from parallel_agent.retry import Retry  # noqa: E402
 from parallel_agent.run import Run  # noqa: E402
 from parallel_agent.runner import Runner  # noqa: E402
+from parallel_agent.schema import Schema, SchemaError, SchemaTypeError  # noqa: E402
+from parallel_agent.tap import ChildEvents  # noqa: E402
 from parallel_agent.workflow.loop import LoopAgent  # noqa: E402
 from parallel_agent.workflow.parallel import ParallelAgent  # noqa: E402
 from parallel_agent.workflow.sequential import SequentialAgent  # noqa: E402
@@ -48,6 +72,7 @@ from session.actions import EventActions  # noqa: E402
 from session.content import Content, FunctionCall, FunctionResponse, InlineData, Text  # noqa: E402
 from session.event import Event  # noqa: E402
 from session.in_memory import InMemorySessionService  # noqa: E402
+from session.request import InputRequest  # noqa: E402
 from session.service import SessionService  # noqa: E402
 from session.state import FrozenValueError, UnstorableError  # noqa: E402
 
@@ -58,33 +83,56 @@ __all__ = [
     "AgentCallback",
     "AgentError",
     "AgentFunctionError",
+    "AgentTimeoutError",
+    "Barrier",
+    "BestEffort",
     "BranchCancelledError",
+    "ChildEvents",
     "Content",
     "DropEvent",
     "EmitError",
+    "Escalate",
     "EscapedCancellationError",
     "Event",
     "EventActions",
+    "FailFast",
+    "FanOut",
+    "FanOutError",
+    "FirstSuccess",
     "FrozenValueError",
     "FunctionAgent",
     "FunctionCall",
     "FunctionResponse",
+    "Handle",
     "InMemorySessionService",
     "InlineData",
+    "InputError",
+    "InputRequest",
     "InvocationContext",
+    "Limiter",
+    "LimiterStatistics",
     "LoopAgent",
+    "MessageRefusedError",
     "MessageTypeError",
     "Outcome",
     "ParallelAgent",
+    "PendingRequest",
     "Plugin",
     "PluginError",
+    "Quorum",
+    "QuorumError",
     "ReadError",
+    "ResponseRefusedError",
     "Result",
+    "Retry",
     "Run",
     "RunConfig",
     "RunEndedError",
     "RunStatistics",
     "Runner",
+    "Schema",
+    "SchemaError",
+    "SchemaTypeError",
     "SequentialAgent",
     "SessionService",
     "State",
@@ -92,10 +140,14 @@ __all__ = [
     "StateError",
     "Status",
     "StreamClosedError",
+    "Tally",
     "Text",
+    "TransferError",
     "TreeError",
     "UncancellableAgentError",
     "UnstorableError",
     "UsageError",
+    "Verdict",
+    "WaitAll",
     "agent",
 ]

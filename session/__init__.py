@@ -29,6 +29,7 @@ from session.event import USER, Event, Origin
 from session.folder_artifacts import FolderArtifactService
 from session.in_memory import InMemorySessionService
 from session.memory import InMemoryMemoryService, MemoryEntry, MemoryService
+from session.request import InputRequest
 from session.service import (
     SequenceConflictError,
     SessionError,
@@ -80,6 +81,7 @@ __all__ = [
     "InMemoryMemoryService",
     "InMemorySessionService",
     "InlineData",
+    "InputRequest",
     "MemoryEntry",
     "MemoryService",
     "Origin",
