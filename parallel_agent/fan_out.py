@@ -213,7 +213,7 @@ class Crew:
         self.outcomes[position] = outcome
         if outcome.error is not None:
             self.failed[position] = child
-        if child.lane.sealed:
+        if self._decided and child.lane.sealed:
             self._excused.add(outcome.path)
         child.on_escalate = None
         if verdict is Verdict.CANCEL_REST and not self.closed:

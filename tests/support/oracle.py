@@ -397,7 +397,8 @@ class _Oracle:
             raise interrupt
 
     def _fail_fast(self, fan: _FanOut, child: _Activation) -> None:
-        if child.status == "failed":
+        # A loser of an escalation changes nothing by how it cleans up: the winner runs to its end.
+        if child.status == "failed" and not (fan.decided and child.branch.sealed):
             for other in fan.children:
                 if other is not child:
                     other.scope.cancel(self._world.now)
@@ -524,10 +525,16 @@ class _Oracle:
             self._note_reach(task, me)
             raise CancelledHereError
         if not partial:
+            before = me.output, me.explicit_output
             self._write_output(me, text, output)
             writes = self._settle(me, delta)
-            for key in writes:
-                self._check_conflict(me, key)
+            try:
+                for key in writes:
+                    self._check_conflict(me, key)
+            except _FailedError:
+                # What is refused was never emitted: it gives no output either.
+                me.output, me.explicit_output = before
+                raise
             self._record(me, text, writes, outcomes)
             self._note_output(me, text, output)
             if escalate:
