@@ -41,6 +41,7 @@ from parallel_agent.errors import (  # noqa: E402
     PluginError,
     QuorumError,
     ReadError,
+    RequestError,
     ResponseRefusedError,
     RunEndedError,
     StateConflictError,
@@ -58,7 +59,7 @@ from parallel_agent.lifecycle import Status  # noqa: E402
 from parallel_agent.limiter import Limiter, LimiterStatistics  # noqa: E402
 from parallel_agent.overlay import State  # noqa: E402
 from parallel_agent.plugin import DROP_EVENT, DropEvent, Plugin  # noqa: E402
-from parallel_agent.post import PendingRequest  # noqa: E402
+from parallel_agent.questions import PendingRequest  # noqa: E402
 from parallel_agent.result import Result, RunStatistics  # noqa: E402
 from parallel_agent.retry import Retry  # noqa: E402
 from parallel_agent.run import Run  # noqa: E402
@@ -122,6 +123,7 @@ __all__ = [
     "Quorum",
     "QuorumError",
     "ReadError",
+    "RequestError",
     "ResponseRefusedError",
     "Result",
     "Retry",

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
-from trio.lowlevel import current_task, enable_ki_protection, wait_task_rescheduled
+from trio.lowlevel import checkpoint, current_task, enable_ki_protection, wait_task_rescheduled
 
 from parallel_agent.branch import Place
 from parallel_agent.errors import (
@@ -65,6 +65,8 @@ class Activation:
         reached: a barrier's cancellation was delivered to code of this very activation.
         slots: what it holds of the limiters that count it.
         source: the child whose failure it passes on.
+        combined: what a barrier has made of several failures below it, and whether that is a
+            failure of its own.
         output: its output so far.
         children: the activations below it that have not ended.
         barren: a sibling's failure is about to cancel it: nothing new starts below it.
@@ -91,6 +93,7 @@ class Activation:
         "barren",
         "catches_escalate",
         "children",
+        "combined",
         "duration",
         "entrance",
         "error",
@@ -158,6 +161,7 @@ class Activation:
         self.own = False
         self.reached = False
         self.source: Activation | None = None
+        self.combined: tuple[BaseException, bool] | None = None
         self.output: Any = None
         self._written_output: Any = None
         self.children: set[Activation] | None = None
@@ -170,6 +174,7 @@ class Activation:
         self.was_started = False
         self.duration = 0.0
         self.slots = Slots(invocation.limiters(agent.limiter))
+        self.slots.idle = self.idle
         self._has_output = False
         self._output_key = agent.output_key
 
@@ -186,7 +191,7 @@ class Activation:
         """Stop its clock, and give up what it holds: its own code has ended."""
         if self.was_started:
             self.duration += trio.current_time()
-        self.slots.give()
+        self.slots.leave()
         if self.entrance is not None and self.entrance.gate is not None:
             self.entrance.gate.give()
 
@@ -227,6 +232,10 @@ class Activation:
 
     # Its attempts.
 
+    def watch(self, idle: IdleWatch | None) -> None:
+        """Let ``idle`` be the nearest watch."""
+        self.idle = self.slots.idle = idle
+
     def begin_attempt(self) -> State:
         """Give what an attempt writes a layer of its own; return the state below it."""
         below = self.state
@@ -266,9 +275,15 @@ class Activation:
         invocation = self.invocation
         stream = invocation.stream
         lane = self.lane
+        if self.slots.owed and not self._cleans_up():
+            await self.slots.come_back()
         if self.status is not _RUNNING or lane.sealed or stream.closed:
             self.refuse()
-        if event.origin is not UNPLACED or event.seq is not None:
+        if (
+            event.origin is not UNPLACED
+            or event.seq is not None
+            or (self._taps and self._was_withdrawn(event))
+        ):
             return await self._pass_on(event)
         if invocation.plugins.on_event:
             replaced = await invocation.plugins.event(self, event)
@@ -282,7 +297,7 @@ class Activation:
         event.seal()
         arrivals: list[trio.Event] | None = None
         if self.tap is not None:
-            arrivals = await self._offer(event)
+            arrivals = await self.tap.admit(self, event)
             if arrivals is None:
                 return event
         slot = lane.slot
@@ -310,12 +325,14 @@ class Activation:
             slot.abandon()
             if idle is not None:
                 idle.resume()
-            if arrivals is not None:
-                _set_all(arrivals)
             if event.origin is self.place:
                 self._note_output(event)  # not withdrawn: it is, or will be, recorded
             else:
                 self._written_output = None
+                if self.tap is not None:
+                    self.tap.note_withdrawn(event)
+            if arrivals is not None:
+                _set_all(arrivals)
             raise
         if idle is not None:
             idle.resume()
@@ -336,30 +353,14 @@ class Activation:
             writes = {name: value for name, value in writes.items() if name != key}
         self.state.take_back(writes)
 
-    async def _offer(self, event: Event) -> list[trio.Event] | None:
-        """Show an event at every tap above; return whom to tell when it has arrived, or None.
+    def _cleans_up(self) -> bool:
+        above: Activation | None = self
+        while above is not None and not above.scope.cancel_called:
+            above = above.parent
+        return above is not None
 
-        Dropped, it takes with it the writes that would have been recorded with it.
-        """
-        arrivals: list[trio.Event] = []
-        stamp_origin(event, self.place)
-        tap: Tap | None = self.tap
-        try:
-            while tap is not None:
-                held = await tap.offer(event)
-                if held is None:
-                    self.state.forget()
-                    _set_all(arrivals)
-                    return None
-                arrivals.append(held.arrived)
-                tap = tap.outer
-            if self.lane.sealed or self.invocation.stream.closed:
-                self.refuse()
-        except BaseException:
-            stamp_origin(event, UNPLACED)
-            _set_all(arrivals)
-            raise
-        return arrivals
+    def _was_withdrawn(self, event: Event) -> bool:
+        return any(id(event) in tap.withdrawn for tap in self._taps)
 
     async def _pass_on(self, event: Event) -> Event:
         """Emit what a child of this agent has emitted, and this agent holds a tap for."""
@@ -368,7 +369,10 @@ class Activation:
             if held is not None:
                 await tap.pass_on(held)
                 return event
-        message = f"{event!r} was emitted already; make a new event"
+            if id(event) in tap.withdrawn:
+                await checkpoint()
+                return event
+        message = f"{event!r} was emitted already, or dropped; make a new event"
         raise EmitError(message)
 
     def hold_tap(self, tap: Tap) -> None:

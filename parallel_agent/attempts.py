@@ -24,6 +24,7 @@ from parallel_agent.judge import (
     split_cancellation,
 )
 from parallel_agent.perform import perform
+from parallel_agent.post import put_back
 from parallel_agent.retry import Retry
 
 __all__ = ["perform_attempts"]
@@ -54,8 +55,26 @@ async def perform_attempts(activation: Activation) -> None:
             if number > 1:
                 activation.given_up = failure
             raise failure
+        put_back(activation)
         activation.next_attempt()
-        await trio.sleep(retry.delay(number, activation.invocation.random))
+        await _pause(activation, retry.delay(number, activation.invocation.random))
+
+
+async def _pause(activation: Activation, seconds: float) -> None:
+    """Wait until it is time for the next attempt, without a slot."""
+    slots = activation.slots
+    slots.step_aside()
+    try:
+        await trio.sleep(seconds)
+        if activation.barren:
+            # A sibling has failed in this very moment, and is about to cancel this one: what a
+            # new attempt came to would hang on the scheduler.
+            activation.scope.cancel("a sibling branch has failed")
+            await checkpoint_if_cancelled()
+    except BaseException:
+        slots.stay_aside()
+        raise
+    await slots.step_back()
 
 
 async def _is_worth_it(activation: Activation, retry: Retry, failure: BaseException) -> bool:
@@ -76,7 +95,7 @@ async def _attempt(activation: Activation) -> BaseException | None:
     if agent.timeout is not None:
         total.deadline = trio.current_time() + agent.timeout
     if agent.idle_timeout is not None:
-        activation.idle = IdleWatch(idle, agent.idle_timeout, above)
+        activation.watch(IdleWatch(idle, agent.idle_timeout, above))
     try:
         with total, idle:
             try:
@@ -89,20 +108,29 @@ async def _attempt(activation: Activation) -> BaseException | None:
     except RuntimeError:
         corrupted = True  # see `parallel_agent.drive.activate`
     finally:
-        activation.idle = above
+        activation.watch(above)
     if error is not None:
         error = split_cancellation(activation, error)
     if corrupted:
         return escaped(activation, error)
-    is_over = total.cancel_called or idle.cancel_called
-    if not is_over or activation.scope.cancel_called or await cancelled_here():
+    if not (total.cancel_called or idle.cancel_called):
         return error
+    return await _overdue(activation, error, is_idle=not total.cancel_called)
+
+
+async def _overdue(
+    activation: Activation, error: BaseException | None, *, is_idle: bool
+) -> BaseException | None:
+    """Return what an attempt whose time is over has failed with, or was cancelled by."""
+    agent = activation.agent
+    if activation.scope.cancel_called or await cancelled_here():
+        return error
+    if error is not None and not isinstance(error, Exception | trio.Cancelled | GeneratorExit):
+        return error  # Ctrl-C, SystemExit
     is_failure = isinstance(error, Exception) and not isinstance(error, RunEndedError)
-    if error is not None and is_failure and not after_cancellation(error):
+    if error is not None and is_failure and not after_cancellation(activation, error):
         return error  # it failed of itself, in the very moment
-    kind, seconds = (
-        ("timeout", agent.timeout) if total.cancel_called else ("idle_timeout", agent.idle_timeout)
-    )
+    kind, seconds = ("idle_timeout", agent.idle_timeout) if is_idle else ("timeout", agent.timeout)
     place = activation.place
     over = AgentTimeoutError(place.path, place.branch, kind, seconds or 0.0)
     if error is not None and is_failure:

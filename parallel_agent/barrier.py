@@ -19,7 +19,12 @@ from typing import ClassVar, Final
 
 import attrs
 
-from parallel_agent.errors import AgentTimeoutError, BranchCancelledError, QuorumError
+from parallel_agent.errors import (
+    AgentTimeoutError,
+    BranchCancelledError,
+    FanOutError,
+    QuorumError,
+)
 from parallel_agent.lifecycle import Status
 
 __all__ = [
@@ -310,17 +315,21 @@ def _counted(outcomes: Sequence[Outcome]) -> str:
     return f"{failed} of {len(outcomes)} branches failed"
 
 
-def _shortfall(outcomes: Sequence[Outcome], quorum: int) -> QuorumError | None:
+def _shortfall(outcomes: Sequence[Outcome], quorum: int) -> QuorumError | FanOutError | None:
     completed = _completed(outcomes)
     if completed >= quorum or not outcomes:
         return None
     if any(outcome.status is Status.WAITING for outcome in outcomes):
         return None  # not lost yet
-    errors = [
-        outcome.error
-        if isinstance(outcome.error, Exception)
-        else BranchCancelledError(f"branch {outcome.name!r} was cancelled")
+    errors = [outcome.error for outcome in outcomes if isinstance(outcome.error, Exception)]
+    # A group cannot be empty: if nobody has failed, it says who was cancelled.
+    errors = errors or [
+        BranchCancelledError(f"branch {outcome.name!r} was cancelled")
         for outcome in outcomes
-        if outcome.status is not Status.COMPLETED
+        if outcome.status is Status.CANCELLED
     ]
-    return QuorumError(completed, quorum, len(outcomes), errors)
+    if errors:
+        return QuorumError(completed, quorum, len(outcomes), errors)
+    if len(outcomes) < quorum:  # an open fan-out, of which nobody knew how many would be started
+        return FanOutError(f"{quorum} branches were to complete, and {len(outcomes)} were started")
+    return None  # all that failed has been dealt with

@@ -15,7 +15,8 @@ from parallel_agent.inputs import checked_input, to_json
 from parallel_agent.invocation import RunConfig
 from parallel_agent.lifecycle import Status
 from parallel_agent.overlay import State
-from parallel_agent.post import NO_DEFAULT, receive, request_input, send
+from parallel_agent.post import receive, send
+from parallel_agent.questions import NO_DEFAULT, request_input
 from session.actions import EventActions
 from session.artifact import Artifact
 from session.content import Content, Part
@@ -415,11 +416,14 @@ class InvocationContext:
             schema: what the answer must be: a type, dataclass, attrs class, TypedDict, or
                 anything with pydantic's ``model_validate``. The answer is structured to it,
                 strictly. None takes any JSON value.
-            timeout: seconds to wait; None is for ever.
-            default: the answer when time is over.
+            timeout: seconds to wait, once the question has been read; None is for ever.
+            default: the answer when time is over, or nobody can see the question.
 
         Raises:
             AgentTimeoutError: time is over, and there is no default.
+            RequestError: the question is none; or a plugin, or an agent that reads the events
+                of this one, has dropped it, and there is no default.
+            SchemaTypeError: there is no telling what fits ``schema``.
             trio.Cancelled: nobody has answered, and the run is to be suspended
                 (``RunConfig(on_wait="suspend")``).
         """

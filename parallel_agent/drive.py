@@ -79,7 +79,11 @@ async def run_child(
             raise
         raise_unless_left_open(cast("BaseExceptionGroup[BaseException]", exc), [child])
     else:
-        await parent.slots.step_back()
+        try:
+            await parent.slots.step_back()
+        except trio.Cancelled:
+            if child.error is None:  # a failure is never lost
+                raise
     finally:
         parent.release(child)
     error = await outcome_error(child)
@@ -155,6 +159,10 @@ async def suspend(activation: Activation) -> None:
     activation.suspended = True
     activation.scope.cancel("it waits for input, and the run is to be suspended")
     await checkpoint_if_cancelled()
+    # A shield keeps the cancellation out; but there is no answer to go on with.
+    path = activation.place.path
+    message = f"{path} waits for input, and the run is to be suspended without the answer"
+    raise BranchCancelledError(message)
 
 
 @enable_ki_protection

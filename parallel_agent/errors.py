@@ -14,6 +14,7 @@ A name says whose doing it was::
     │   ├── InputError              an agent was given an input that it does not take
     │   ├── MessageRefusedError     a message that nobody will read, or an inbox that is full
     │   ├── ReadError               a run's stream was read in a way that cannot work
+    │   ├── RequestError            a question to a person that cannot be asked
     │   ├── ResponseRefusedError    an answer to no open request, or one that does not fit
     │   ├── TransferError           an agent handed over to one that cannot go on
     │   ├── EscapedCancellationError   a helper generator held a cancel scope over a ``yield``
@@ -52,6 +53,7 @@ __all__ = [
     "PluginError",
     "QuorumError",
     "ReadError",
+    "RequestError",
     "ResponseRefusedError",
     "RunEndedError",
     "StateConflictError",
@@ -144,6 +146,10 @@ class MessageRefusedError(UsageError, RuntimeError):
     """A message was refused: nobody will read it, or the inbox is full. Nothing has changed."""
 
 
+class RequestError(UsageError, ValueError):
+    """A question to a person cannot be asked: it is none, or somebody dropped it on its way."""
+
+
 class ResponseRefusedError(UsageError, ValueError):
     """An answer was refused: no open request has that id, or it does not fit.
 
@@ -187,7 +193,9 @@ _EXPIRED: Final = {
 
 
 class QuorumError(AgentError, ExceptionGroup[Exception]):
-    """Too few branches completed. An exception group: it holds why each of the others did not.
+    """Too few branches completed. An exception group: it holds every failure.
+
+    If no branch has failed, it holds a `BranchCancelledError` for each that was cancelled.
 
     Attributes:
         completed: how many branches completed.
@@ -212,7 +220,7 @@ class QuorumError(AgentError, ExceptionGroup[Exception]):
     def __init__(
         self, completed: int, quorum: int, width: int, errors: Sequence[Exception]
     ) -> None:
-        """Count, and hold the errors of those that did not complete, in declaration order."""
+        """Count, and hold the errors in declaration order."""
 
     def derive(self, excs: Sequence[Exception], /) -> QuorumError:  # type: ignore[override]  # of exceptions, always
         """Return the same with other errors, for ``split`` and ``except*``."""

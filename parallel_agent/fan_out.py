@@ -14,6 +14,7 @@ for its outcome; without one, all are made at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Final, Literal
 
 import attrs
@@ -34,17 +35,19 @@ from parallel_agent.errors import (
     RunEndedError,
     describe,
     members,
+    note_clean_up,
     note_origin,
     note_other,
 )
 from parallel_agent.lane import Lane
 from parallel_agent.lifecycle import Status
-from parallel_agent.post import ask
+from parallel_agent.post import put_back
+from parallel_agent.questions import ask
 from parallel_agent.subtree import cancel_subtree, seal_subtree, stop_starting
 from session.actions import BranchOutcome, EventActions
 from session.event import Event
 
-__all__ = ["Crew", "Task", "fan_out"]
+__all__ = ["Crew", "Task", "fan_out", "note_trouble"]
 
 RECORDED_IN_FULL: Final = 10_000
 """A fan-out with more branches than this records only those that did not complete."""
@@ -106,8 +109,6 @@ async def fan_out(
     except BaseException:
         owner.slots.stay_aside()
         raise
-    else:
-        await owner.slots.step_back()
     outcomes = crew.join(tasks)
     await crew.answer(outcomes)
     return outcomes
@@ -130,6 +131,7 @@ class Crew:
         failed: the branches that failed, by position.
         outcomes: how branches ended, by position.
         on_failure: called when the rest is cancelled because of a failure.
+        again: the newest activation of branches that are tried again, by position.
     """
 
     def __init__(self, owner: Activation, barrier: Barrier, *, width: int | None) -> None:
@@ -151,12 +153,13 @@ class Crew:
         self.failed: dict[int, Activation] = {}
         self._live: dict[Activation, None] = {}
         self._branches: list[Branch] = []
-        self._decided = False
+        self._decider: Activation | None = None  # the branch whose event has ended the others
         # The paths of branches whose failure is not the fan-out's: a sibling's decision ended
         # them, or a person chose to go on without them.
         self._excused: set[str] = set()
-        self._asking: set[trio.CancelScope] = set()
+        self._asking: dict[Activation, trio.CancelScope] = {}
         self.on_failure: Callable[[str], object] | None = None
+        self.again: dict[int, Activation] = {}
 
     def fork(self, task: Task) -> Activation:
         """Make the branch of a task, and the activation that is to run on it."""
@@ -178,6 +181,13 @@ class Crew:
         )
         return self._adopt(task.agent, place, Lane(branch), task.input)
 
+    async def settle(self, branch: Branch) -> None:
+        """Record what the owner has written since ``branch`` was made, and let it see that."""
+        owner = self.owner
+        await owner.flush()
+        branch.forked = owner.invocation.tick()
+        branch.forked_seq = owner.invocation.stream.session.last_seq
+
     def _adopt(self, agent: Agent, place: Place, lane: Lane, input: Any) -> Activation:
         child = Activation(
             agent,
@@ -197,23 +207,39 @@ class Crew:
     @enable_ki_protection
     async def watch(self, position: int, child: Activation) -> None:
         """Run one branch to its end, and do about it what the barrier says."""
+        since: float | None = None
         while True:
             await activate(child)
             outcome = outcome_of(child)
-            verdict = self.barrier.on_outcome(outcome, self._counted(outcome))
+            if outcome.error is None or isinstance(outcome.error, Exception):
+                verdict = self.barrier.on_outcome(outcome, self._counted(outcome))
+            else:
+                verdict = Verdict.CANCEL_REST  # Ctrl-C, SystemExit: no policy waits for the others
             self._live.pop(child, None)
             self.owner.release(child)
+            now = trio.current_time()
+            if since is None:
+                since = now - outcome.duration
+            else:  # a person has had it tried again
+                tried = child.place.own_attempt - (not child.was_started)
+                outcome = attrs.evolve(outcome, attempts=tried, duration=now - since)
+            if verdict is Verdict.ASK and self.closed:
+                # A loser's failure; there is nothing left to ask about. Not so that of the branch
+                # whose own event has ended the others.
+                if self._decider is not child:
+                    self._excused.add(outcome.path)
+                verdict = Verdict.GO_ON
             if verdict is not Verdict.ASK:
                 break
             again, verdict, outcome = await self._ask(child, outcome)
             if again is None:
                 break
-            child = again
+            child = self.again[position] = again
         self.tally = self._counted(outcome)
         self.outcomes[position] = outcome
         if outcome.error is not None:
             self.failed[position] = child
-        if self._decided and child.lane.sealed:
+        if self._decider is not None and child.lane.sealed:
             self._excused.add(outcome.path)
         child.on_escalate = None
         if verdict is Verdict.CANCEL_REST and not self.closed:
@@ -239,21 +265,23 @@ class Crew:
         prompt = f"{prompt} {outcome.path} failed: {kind}: {said}"
         how, answer = "expired", "skip"
         with trio.CancelScope() as scope:
-            self._asking.add(scope)
+            self._asking[child] = scope
             try:
                 how, answer = await ask(owner, prompt, CHOICES)
             except (trio.Cancelled, RunEndedError):
                 pass  # whoever cancelled is about to join: the failure is an outcome
             finally:
-                self._asking.discard(scope)
+                del self._asking[child]
         if how == "suspended":
             waiting = attrs.evolve(outcome, status=Status.WAITING, error=None, own=False)
             return None, Verdict.GO_ON, waiting
         if answer == "retry" and not self.closed:
             child.place.void = True
+            put_back(child)
             again = self._adopt(child.agent, child.place.again(), child.lane, child.input)
+            again.entrance = child.entrance
             return again, Verdict.GO_ON, outcome
-        if answer == "abort":
+        if answer == "abort" or how == "dropped":  # nobody was asked: nobody has excused it
             return None, Verdict.CANCEL_REST, outcome
         self._excused.add(outcome.path)
         return None, Verdict.GO_ON, outcome
@@ -272,9 +300,9 @@ class Crew:
 
     def _end_others(self, escalating: Activation) -> None:
         """End the siblings of a branch whose escalating event is being handed out, at once."""
-        if self._decided:
+        if self._decider is not None:
             return
-        self._decided = self.closed = True
+        self._decider, self.closed = escalating, True
         for child in self.cancel(f"branch {escalating.place.branch} escalated", but=escalating):
             seal_subtree(child)
 
@@ -287,9 +315,17 @@ class Crew:
         ]
         for child in others:
             cancel_subtree(child, reason)
-        for question in self._asking:
+        for question in self._asking.values():
             question.cancel(reason)
         return others
+
+    def cancel_one(self, child: Activation, reason: str) -> None:
+        """Cancel one branch, or the question what to do about it. Does not wait."""
+        question = self._asking.get(child)
+        if question is not None:
+            question.cancel(reason)
+        else:
+            cancel_subtree(child, reason)
 
     # When all have ended.
 
@@ -303,6 +339,9 @@ class Crew:
             self.outcomes.get(position) or self._unstarted(task)
             for position, task in enumerate(tasks)
         ]
+        if self._decider is not None:
+            unstarted = set(range(len(tasks))).difference(self.outcomes)
+            self._excused.update(outcomes[position].path for position in unstarted)
         self.owner.invocation.outcomes[self.owner.agent.name] = tuple(outcomes)
         return outcomes
 
@@ -313,18 +352,32 @@ class Crew:
     async def answer(
         self, outcomes: list[Outcome], *, handled: Sequence[BaseException] = ()
     ) -> None:
-        """Record the outcomes; raise the failure, if there is one that was not ``handled``."""
+        """Take the owner's slot back and record the outcomes.
+
+        Cancelled, it answers all the same: a failure is never lost.
+
+        Raises:
+            BaseException: the failure, if there is one that was not ``handled``.
+        """
         owner = self.owner
         interrupt: BaseException | None = None
         try:
-            await owner.emit(_record(outcomes))
-        except (trio.Cancelled, RunEndedError) as exc:
+            await owner.slots.step_back()
+        except trio.Cancelled as exc:
             interrupt = exc
-            owner.lane.unsettled = True
-        error = self._failure(outcomes, handled)
+        interrupt = await self.record(outcomes) or interrupt
+        interrupted = isinstance(interrupt, trio.Cancelled | RunEndedError)
+        error = self._failure(outcomes, handled, interrupted=interrupted)
         if error is not None:
-            self._own_up(error, outcomes)
-            raise error
+            self._own_up(error, outcomes, interrupted=interrupted)
+            note_trouble(error, interrupt)
+            context = error.__context__
+            try:
+                raise error
+            finally:
+                # Python would put there what is being handled: the cancellation of a block, say.
+                with suppress(Exception):  # a frozen exception keeps it
+                    error.__context__ = context
         if interrupt is not None:
             raise interrupt
         if any(outcome.status is Status.WAITING for outcome in outcomes) and (
@@ -332,29 +385,82 @@ class Crew:
         ):
             await suspend(owner)
 
+    async def record(self, outcomes: list[Outcome]) -> BaseException | None:
+        """Record the outcomes; return what kept them from being recorded, if something did."""
+        try:
+            await self.owner.emit(_record(outcomes))
+        except (trio.Cancelled, Exception) as exc:  # noqa: BLE001  # the caller raises it, or notes it
+            # Something of the branches' may still be on its way.
+            self.owner.lane.unsettled = True
+            return exc
+        return None
+
     def _failure(
-        self, outcomes: list[Outcome], handled: Sequence[BaseException]
+        self, outcomes: list[Outcome], handled: Sequence[BaseException], *, interrupted: bool
     ) -> BaseException | None:
         for outcome in outcomes:
             # Ctrl-C and SystemExit are nobody's failure to weigh.
             if outcome.error is not None and not isinstance(outcome.error, Exception):
                 return outcome.error
-        if self._excused:
-            outcomes = [outcome for outcome in outcomes if outcome.path not in self._excused]
         if handled:
+            # They count as failed, but what they raised has been dealt with.
             outcomes = [
-                outcome
+                attrs.evolve(outcome, error=None)
+                if any(outcome.error is error for error in handled)
+                else outcome
                 for outcome in outcomes
-                if not any(outcome.error is error for error in handled)
+            ]
+        if self._excused or interrupted:
+            # What a decision from elsewhere has cut off might have completed. (If the branch that
+            # has decided fails, it has decided nothing.)
+            stands = self._decider is None or self._decider.error is None
+            excused = Status.COMPLETED if stands else Status.CANCELLED
+            at_best = [
+                attrs.evolve(outcome, status=excused, error=None, own=False)
+                if outcome.path in self._excused
+                else attrs.evolve(outcome, status=Status.COMPLETED)
+                if interrupted and outcome.status is Status.CANCELLED
+                else outcome
+                for outcome in outcomes
+            ]
+            if self.barrier.failure(at_best) is None:
+                return None
+            outcomes = [
+                attrs.evolve(outcome, status=Status.CANCELLED, error=None, own=False)
+                if outcome.path in self._excused
+                else outcome
+                for outcome in outcomes
             ]
         return self.barrier.failure(outcomes)
 
-    def _own_up(self, error: BaseException, outcomes: list[Outcome]) -> None:
+    def _was_decided(self, outcomes: list[Outcome]) -> bool:
+        """Whether the fan-out would have failed as well if it had not been cancelled itself."""
+        counted = [outcome for outcome in outcomes if outcome.path not in self._excused]
+        cut_off = [
+            outcome
+            for outcome in counted
+            if outcome.status is Status.CANCELLED or (outcome.error is not None and not outcome.own)
+        ]
+        if not cut_off:
+            return True
+        ended = [outcome for outcome in counted if outcome not in cut_off]
+        completed = sum(outcome.status is Status.COMPLETED for outcome in ended)
+        failed = sum(outcome.status is Status.FAILED for outcome in ended)
+        tally = Tally(self.tally.width, completed, failed)
+        verdicts = [self.barrier.on_outcome(outcome, tally) for outcome in ended]
+        return Verdict.CANCEL_REST in verdicts
+
+    def _own_up(
+        self, error: BaseException, outcomes: list[Outcome], *, interrupted: bool
+    ) -> None:
         """Note whose failure the owner is about to raise, and the others on it."""
         if members(error) and all(child.error is not error for child in self.failed.values()):
             # A group of the barrier's: worth another attempt, unless all in it had theirs.
-            if all(child.given_up is child.error for child in self.failed.values()):
+            failed = list(self.failed.values())
+            failed = [child for child in failed if child.own] or failed
+            if all(child.given_up is child.error for child in failed):
                 self.owner.given_up = error
+            self.owner.combined = (error, not interrupted or self._was_decided(outcomes))
             return
         raisers = [child for _, child in sorted(self.failed.items()) if child.error is error]
         chosen = next((child for child in raisers if child.own), raisers[0] if raisers else None)
@@ -370,6 +476,12 @@ class Crew:
             is_chosen = chosen is not None and outcome.path == chosen.place.path
             if outcome.error is not None and not is_chosen:
                 note_other(error, outcome.path, outcome.error)
+
+
+def note_trouble(error: BaseException, trouble: BaseException | None) -> None:
+    """Note on ``error`` what kept the outcomes from being recorded, if that is worth it."""
+    if isinstance(trouble, Exception) and not isinstance(trouble, RunEndedError):
+        note_clean_up(error, trouble)
 
 
 def outcome_of(child: Activation) -> Outcome:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, final
 
@@ -23,14 +24,14 @@ from trio.lowlevel import enable_ki_protection
 from parallel_agent.activation import NO_INPUT, Activation
 from parallel_agent.agent import Agent, check_agent
 from parallel_agent.barrier import Barrier, Outcome
-from parallel_agent.drive import suspend
-from parallel_agent.errors import BranchCancelledError, FanOutError, note_other
-from parallel_agent.fan_out import Crew, Task
+from parallel_agent.drive import pass_on, suspend
+from parallel_agent.errors import BranchCancelledError, FanOutError, note_clean_up, note_other
+from parallel_agent.fan_out import Crew, Task, note_trouble
 from parallel_agent.inputs import to_json
+from parallel_agent.judge import after_cancellation
 from parallel_agent.lifecycle import Status
 from parallel_agent.limiter import Entrance, Limiter, Slots
 from parallel_agent.post import send_to
-from parallel_agent.subtree import cancel_subtree
 from session.content import Content
 from session.event import Event
 
@@ -44,11 +45,12 @@ class Handle:
     Awaited, its error is raised there, as itself, and the block does not raise it again.
     """
 
-    def __init__(self, crew: Crew, task: Task, activation: Activation) -> None:
+    def __init__(self, crew: Crew, task: Task, position: int, activation: Activation) -> None:
         """Made by `FanOut.start`."""
         self._crew = crew
         self._task = task
-        self._activation = activation
+        self._position = position
+        self._first = activation
         self._ended = trio.Event()
         self._outcome: Outcome | None = None
         self._handled = False
@@ -73,6 +75,11 @@ class Handle:
         """Whether it has ended."""
         return self._outcome is not None
 
+    @property
+    def _activation(self) -> Activation:
+        # Another one each time that a person lets it be tried again.
+        return self._crew.again.get(self._position, self._first)
+
     def __await__(self) -> Generator[Any, None, Any]:
         return self._output().__await__()
 
@@ -80,6 +87,7 @@ class Handle:
         outcome = await self.outcome()
         if outcome.error is not None:
             self._handled = True
+            pass_on(self._crew.owner, self._activation, outcome.error)
             raise outcome.error
         if outcome.status is Status.WAITING:
             await suspend(self._crew.owner)
@@ -99,7 +107,7 @@ class Handle:
     def cancel(self, reason: str = "cancelled by its handle") -> None:
         """Cancel it. Does not wait: ``await handle.outcome()`` does. The others go on."""
         if self._outcome is None:
-            cancel_subtree(self._activation, reason)
+            self._crew.cancel_one(self._activation, reason)
 
     async def send(self, content: str | Content) -> Event:
         """Send it a message; see `InvocationContext.receive`. Does not wait for its being read.
@@ -126,7 +134,6 @@ class FanOut:
         self._nursery = nursery
         self._gate = gate
         self._handles: list[Handle] = []
-        self._keys: set[tuple[str, str]] = set()
         self._finished: deque[Handle] = deque()
         self._running = 0
         self._news = trio.lowlevel.ParkingLot()
@@ -141,8 +148,12 @@ class FanOut:
                 what this agent works on.
             key: names the branch, ``agent@key``, instead of its number.
 
+        When the policy has cancelled the rest, or a branch has escalated, it is cancelled before
+        it starts.
+
         Raises:
-            FanOutError: the block has ended, or the key is no name or taken.
+            FanOutError: the block has ended, or the key is no name, or was used by this agent
+                for the other one before.
             TreeError: ``agent`` is no agent.
             UnstorableError: ``input`` has no JSON form.
         """
@@ -151,14 +162,16 @@ class FanOut:
         if not self._open:
             message = f"the fan-out of {owner.agent.name!r} has ended; start branches in its block"
             raise FanOutError(message)
-        number = owner.next_number(agent.name) if key is None else self._checked_key(agent, key)
         plain = input if input is NO_INPUT else to_json(input)
+        number = owner.next_number(agent.name) if key is None else self._checked_key(agent, key)
         task = Task(agent, plain, number)
         child = self._crew.fork(task)
+        if self._crew.closed:
+            child.scope.cancel("the fan-out has been decided: nothing more starts in it")
         gate = None if self._gate is None else Slots((self._gate,))
-        child.entrance = Entrance(gate, owner.flush)
-        handle = Handle(self._crew, task, child)
+        child.entrance = Entrance(gate, partial(self._crew.settle, child.lane.branch))
         position = len(self._handles)
+        handle = Handle(self._crew, task, position, child)
         self._handles.append(handle)
         self._running += 1
         self._nursery.start_soon(self._watch, position, handle, child)
@@ -169,10 +182,10 @@ class FanOut:
         if not plain.isalnum() or key.isdigit():
             message = f"a key is letters, digits, - and _, not digits alone; not {key!r:.80}"
             raise FanOutError(message)
-        if (agent.name, key) in self._keys:
+        # Of the activation, not of the block: paths are unique in a run. No name has an @ in it.
+        if self._crew.owner.next_number(f"{agent.name}@{key}") > 1:
             message = f"{agent.name!r} was started with the key {key!r} already"
             raise FanOutError(message)
-        self._keys.add((agent.name, key))
         return key
 
     @enable_ki_protection
@@ -255,6 +268,7 @@ class OpenFanOut:
         self._gate = None if max_concurrency is None else Limiter(max_concurrency)
         self._nursery: Any = None
         self._body = trio.CancelScope()
+        self._was_ended = False
         self._group: FanOut | None = None
 
     @enable_ki_protection
@@ -270,10 +284,14 @@ class OpenFanOut:
         owner.slots.step_aside()
         self._nursery = trio.open_nursery()
         nursery = await self._nursery.__aenter__()
-        self._crew.on_failure = self._body.cancel
+        self._crew.on_failure = self._end_body
         self._group = FanOut(self._crew, nursery, self._gate)
         self._body.__enter__()
         return self._group
+
+    def _end_body(self, reason: str) -> None:
+        self._was_ended = True
+        self._body.cancel(reason)
 
     @enable_ki_protection
     async def __aexit__(
@@ -282,7 +300,7 @@ class OpenFanOut:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> Literal[False]:
-        owner, crew, group = self._crew.owner, self._crew, self._group
+        crew, group = self._crew, self._group
         if group is None:
             return False
         raised = error
@@ -291,24 +309,38 @@ class OpenFanOut:
                 error = None
         except BaseException as exc:  # noqa: BLE001  # what was left of a group; or scopes out of order
             error = exc
-        if error is not None:
+        # A failure that ended the block is what went wrong, and not what came of ending it.
+        is_clean_up = isinstance(error, Exception) and after_cancellation(error)
+        clean_up, failure = (error, None) if self._was_ended and is_clean_up else (None, error)
+        if failure is not None:
             crew.closed = True
-            crew.cancel(f"the fan-out's block raised {type(error).__name__}")
+            crew.cancel(f"the fan-out's block raised {type(failure).__name__}")
         try:
             await self._nursery.__aexit__(None, None, None)
         except BaseException as exc:  # noqa: BLE001  # raised below
-            # Cancelled while it waited: what the body raised says more, if it raised something.
-            error = error or exc
+            failure = failure or exc
         outcomes = group._close()  # noqa: SLF001  # the block and its handle are one thing
-        if error is not None:
-            owner.slots.stay_aside()
-            for outcome in outcomes:
-                if outcome.error is not None and outcome.error is not error:
-                    note_other(error, outcome.path, outcome.error)
-            if error is raised:
-                return False
-            raise error
-        await owner.slots.step_back()
-        handled = [] if crew.closed else group._errors_handled()  # noqa: SLF001
-        await crew.answer(outcomes, handled=handled)
-        return False
+        if failure is None:
+            await self._answer(group, outcomes, clean_up)
+            return False
+        crew.owner.slots.stay_aside()
+        note_trouble(failure, await crew.record(outcomes))
+        for outcome in outcomes:
+            if outcome.error is not None and outcome.error is not failure:
+                note_other(failure, outcome.path, outcome.error)
+        if failure is raised:
+            return False
+        raise failure
+
+    async def _answer(
+        self, group: FanOut, outcomes: list[Outcome], clean_up: BaseException | None
+    ) -> None:
+        handled = [] if self._was_ended else group._errors_handled()  # noqa: SLF001  # as above
+        try:
+            await self._crew.answer(outcomes, handled=handled)
+        except BaseException as exc:
+            if clean_up is not None:
+                note_clean_up(exc, clean_up)
+            raise
+        if clean_up is not None:
+            raise clean_up

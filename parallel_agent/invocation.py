@@ -84,18 +84,18 @@ class IdleWatch:
         self.pauses = 0
         scope.deadline = trio.current_time() + seconds
 
-    def pause(self) -> None:
-        """Stop the clock."""
+    def pause(self, end: IdleWatch | None = None) -> None:
+        """Stop the clock, and those further out, up to that of ``end``, which goes on."""
         watch: IdleWatch | None = self
-        while watch is not None:
+        while watch is not None and watch is not end:
             watch.pauses += 1
             watch.scope.deadline = math.inf
             watch = watch.outer
 
-    def resume(self) -> None:
+    def resume(self, end: IdleWatch | None = None) -> None:
         """Start it anew, once for each time it was stopped."""
         watch: IdleWatch | None = self
-        while watch is not None:
+        while watch is not None and watch is not end:
             watch.pauses -= 1
             if not watch.pauses:
                 watch.scope.deadline = trio.current_time() + watch.seconds
@@ -152,7 +152,7 @@ class Invocation:
     artifacts: ArtifactService
     memory: MemoryService
     random: Random
-    requests: Any  # of `parallel_agent.post`, which stands above
+    requests: Any  # of `parallel_agent.questions`, which stands above
     limiter: Limiter | None = None
     counts: Counts = attrs.field(factory=Counts)
     outcomes: dict[str, tuple[Outcome, ...]] = attrs.Factory(dict[str, tuple[Outcome, ...]])

@@ -15,6 +15,7 @@ from parallel_agent.activation import Activation
 from parallel_agent.errors import (
     BranchCancelledError,
     EscapedCancellationError,
+    QuorumError,
     StreamClosedError,
     members,
 )
@@ -49,7 +50,8 @@ async def judge(
     if error is None:
         return (Step.FAIL, escaped(activation, error)) if corrupted else (Step.COMPLETE, None)
     if isinstance(error, BranchCancelledError):
-        return Step.CANCEL, None
+        waits = activation.suspended and not activation.lane.sealed
+        return (Step.WAIT if waits else Step.CANCEL), None
     if isinstance(error, StreamClosedError) and activation.invocation.stream.closed:
         return Step.CANCEL, None
     if isinstance(error, StopAsyncIteration):
@@ -72,15 +74,21 @@ async def judge(
 
 async def failed_of_itself(activation: Activation, failure: BaseException) -> bool:
     """Whether no cancellation, by a barrier or from further out, came before the failure."""
+    combined = activation.combined
+    if combined is not None and combined[0] is failure:
+        return combined[1]
     if activation.reached:
         return False
     if not activation.scope.cancel_called and not await cancelled_here():
         return True
-    return not after_cancellation(failure)
+    return not after_cancellation(activation, failure)
 
 
-def after_cancellation(failure: BaseException) -> bool:
+def after_cancellation(activation: Activation, failure: BaseException) -> bool:
     """Return whether a failure was raised while a cancellation was being dealt with."""
+    combined = activation.combined
+    if combined is not None and combined[0] is failure:
+        return not combined[1]
     todo: list[BaseException | None] = [failure]
     seen: set[int] = set()
     while todo:
@@ -109,6 +117,8 @@ def split_cancellation(activation: Activation, error: BaseException) -> BaseExce
     cancelled, rest = cast("BaseExceptionGroup[BaseException]", error).split(kinds)
     if cancelled is None:
         return cast("BaseException", error)
+    if rest is None and isinstance(error, QuorumError):
+        return error  # a failure, though it consists of nothing else
     return rest if rest is not None else _first_leaf(cancelled)
 
 

@@ -98,20 +98,20 @@ class Lane:
 
     def another_slot(self) -> Slot:
         """Return a slot to use when ``slot`` cannot be."""
-        return self.take_in(Slot(self))
-
-    def take_in(self, slot: Slot) -> Slot:
-        """Take in a slot that is about to be filled, beside what is in flight already."""
-        busy = self.slot
-        if self.flight is not None:
-            self.flight.append(slot)
-        elif busy is None:
+        slot = Slot(self)
+        if self.slot is None and self.flight is None:
             self.slot = slot
         else:
-            # A second task of the same branch emits while the first one waits; or a message comes.
-            self.flight = [busy, slot] if busy.state in IN_FLIGHT else [slot]
-            self.slot = None
+            # A second task of the same branch emits while the first one waits.
+            self.take_in(slot)
         return slot
+
+    def take_in(self, slot: Slot) -> None:
+        """Take in a slot that is about to be filled and is not to be used again."""
+        if self.flight is None:
+            busy, self.slot = self.slot, None
+            self.flight = [busy] if busy is not None and busy.state in IN_FLIGHT else []
+        self.flight.append(slot)
 
     def in_flight(self) -> list[Slot]:
         """Return the slots whose event is emitted and not handed out, newest first."""

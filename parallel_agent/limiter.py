@@ -10,7 +10,7 @@ Cancellation: both kinds of waiting can be cancelled, and then hold nothing.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import final
+from typing import Protocol, final
 
 import attrs
 import trio
@@ -29,6 +29,18 @@ class LimiterStatistics:
     starting: int
 
 
+class Clock(Protocol):
+    """What can stand for a while: `parallel_agent.invocation.IdleWatch`."""
+
+    def pause(self) -> None:
+        """Let it stand."""
+        ...
+
+    def resume(self) -> None:
+        """Let it go on."""
+        ...
+
+
 @final
 class Limiter:
     """At most ``slots`` agents at work at once, wherever they stand.
@@ -38,9 +50,11 @@ class Limiter:
         gpu = Limiter(2, name="gpu")
         drafts = ParallelAgent("drafts", [w.with_options(limiter=gpu) for w in writers])
 
-    Agents queue for a slot, first come, first served; time in the queue counts towards no
-    timeout. An agent holds no slot while it waits for agents below it, for input or for a
-    message, and none while it cleans up after a cancellation that came during such a wait.
+    Agents queue for a slot, first come, first served; the time in the queue before an agent
+    starts counts towards none of its timeouts. An agent holds no slot while it waits for agents
+    below it, for input, for a message, or to be tried again, and none while it cleans up after a
+    cancellation that came during such a wait. (If it goes on instead, its own scope having
+    expired, it takes a slot again with its next event.)
 
     Args:
         slots: how many, from 1 on.
@@ -83,14 +97,23 @@ class Limiter:
     # The runtime's side.
 
     @enable_ki_protection
-    async def acquire(self, *, returning: bool = False) -> None:
-        """Wait for a slot; ``returning`` takes it ahead of those who start."""
+    async def acquire(self, *, returning: bool = False, idle: Clock | None = None) -> None:
+        """Wait for a slot; ``returning`` takes it ahead of those who start.
+
+        ``idle`` stands while it waits: to queue is nobody's idleness.
+        """
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._free and not self._returning and (returning or not self._starting):
             self._free -= 1
             return
-        # Whoever gives up a slot hands it over (see `release`): woken is having it.
-        await (self._returning if returning else self._starting).park()
+        if idle is not None:
+            idle.pause()
+        try:
+            # Whoever gives up a slot hands it over (see `release`): woken is having it.
+            await (self._returning if returning else self._starting).park()
+        finally:
+            if idle is not None:
+                idle.resume()
 
     def release(self) -> None:
         """Hand the slot to who waits longest, or put it back."""
@@ -109,15 +132,24 @@ class Slots:
     """What one agent holds of the limiters that count it. Internal.
 
     Held while it works, given up while it waits inside the runtime.
+
+    Attributes:
+        idle: the nearest watch over the time between events, which stands while it queues.
+        owed: it holds nothing, though it may be working: a wait was cancelled. If the agent goes
+            on instead of cleaning up, it has to come back.
     """
 
-    __slots__ = ("_held", "_limiters", "_waits")
+    __slots__ = ("_coming_back", "_held", "_limiters", "_over", "_waits", "idle", "owed")
 
     def __init__(self, limiters: tuple[Limiter, ...]) -> None:
         """Hold nothing yet of ``limiters``, which are taken in this order."""
         self._limiters = limiters
         self._held = False
+        self._over = False
         self._waits = 0
+        self._coming_back: trio.Event | None = None
+        self.idle: Clock | None = None
+        self.owed = False
 
     @property
     def limited(self) -> bool:
@@ -130,13 +162,16 @@ class Slots:
         try:
             # In one order everywhere, the run's own last: no two can wait for each other.
             for limiter in self._limiters:
-                await limiter.acquire(returning=returning)
+                await limiter.acquire(returning=returning, idle=self.idle)
                 taken.append(limiter)
         except BaseException:
             for limiter in taken:
                 limiter.release()
             raise
         self._held = True
+        self.owed = False
+        if self._over:
+            self.give()
 
     def give(self) -> None:
         """Give up what it holds."""
@@ -145,24 +180,52 @@ class Slots:
             for limiter in self._limiters:
                 limiter.release()
 
+    def leave(self) -> None:
+        """Give up what it holds, for good: the agent has ended."""
+        # For good: a task of a foreign nursery may be coming back in the name of this agent.
+        self._over = True
+        self.owed = False
+        self.give()
+
     def step_aside(self) -> None:
         """Hold nothing for a while: the agent waits, or runs beside those it waits for."""
         self._waits += 1
+        self.owed = False
         self.give()
 
     async def step_back(self) -> None:
         """Take the slots back: after the last of such waits, if several tasks of one agent wait.
 
         Not called after a wait that was cancelled (see `stay_aside`): what is left to do then is
-        to clean up, and that must not wait for others.
+        to clean up, as a rule, and that must not wait for others.
         """
         self._waits -= 1
-        if self._limiters and not self._waits:
-            await self.take(returning=True)
+        while self._limiters and not (self._waits or self._held or self._over):
+            if self._coming_back is not None:
+                # Another task of this agent is taking them already: twice would be once too many.
+                await self._coming_back.wait()
+                continue
+            self._coming_back = trio.Event()
+            try:
+                await self.take(returning=True)
+            except BaseException:
+                self.owed = not self._over
+                raise
+            finally:
+                self._coming_back.set()
+                self._coming_back = None
+            if self._waits:  # another task waits by now, perhaps for somebody who needs a slot
+                self.give()
 
     def stay_aside(self) -> None:
         """End a wait that was cancelled, and hold nothing."""
         self._waits -= 1
+        self.owed = bool(self._limiters) and not (self._waits or self._held or self._over)
+
+    async def come_back(self) -> None:
+        """Take back what is owed."""
+        self.step_aside()
+        await self.step_back()
 
 
 @attrs.frozen(eq=False)

@@ -226,10 +226,15 @@ class State(Mapping[str, Any]):
             if not isinstance(value, Contributions)
         }
 
-    def forget(self) -> None:
-        """Forget the writes that would have gone with an event that is dropped."""
-        self.pending = _Writes()
-        self._has_late = False
+    def forget(self, writes: Mapping[str, Any]) -> None:
+        """Forget the writes that came with an event that is dropped; not what was written since."""
+        pending = self.pending
+        for key, value in writes.items():
+            now = pending.get(key, MISSING)
+            if now is value:
+                del pending[key]
+            elif isinstance(now, Contributions) and isinstance(value, Contributions):
+                pending[key] = Contributions(now.items[len(value.items) :])
 
     def attach(self, event: Event, slot: Slot) -> None:
         """Let ``event``, about to be queued in ``slot``, take the pending writes along."""

@@ -44,18 +44,14 @@ async def perform(activation: Activation) -> None:
         instead = await _call_back(agent.before_agent_callback, ctx)
     if instead is not None:
         await activation.emit(instead)
+        await _hand_over(activation)
         activation.store_output()
         return
     if agent.run_shape == "generator":
         await _drive(activation, agent.run(ctx))  # type: ignore[arg-type]  # told apart by _kind
     else:
         await _run_coroutine(activation, ctx)
-    successor = activation.take_transfer()
-    if successor is not None:
-        child: Activation = await activation.invocation.engine.run_child(
-            activation, successor, count=True, transfers=activation.transfers + 1
-        )
-        activation.output = child.output
+    await _hand_over(activation)
     extra: Content | Event | str | None = None
     if plugins.after_agent:
         extra = await plugins.first(plugins.after_agent, ctx)
@@ -63,7 +59,18 @@ async def perform(activation: Activation) -> None:
         extra = await _call_back(agent.after_agent_callback, ctx)
     if extra is not None:
         await activation.emit(extra)
+        await _hand_over(activation)
     activation.store_output()
+
+
+async def _hand_over(activation: Activation) -> None:
+    """Run the agent that is to go on in place of this one, if an event of this one says so."""
+    successor = activation.take_transfer()
+    if successor is not None:
+        child: Activation = await activation.invocation.engine.run_child(
+            activation, successor, count=True, transfers=activation.transfers + 1
+        )
+        activation.output = child.output
 
 
 @disable_ki_protection

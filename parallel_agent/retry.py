@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from random import Random
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import attrs
 
@@ -45,7 +45,8 @@ def _is_share(_retry: object, _attribute: object, value: object) -> None:
 
 
 def _is_condition(_retry: object, _attribute: object, value: object) -> None:
-    kinds = value if isinstance(value, tuple) else (value,)
+    several = isinstance(value, tuple)
+    kinds = cast("tuple[object, ...]", value) if several else (value,)
     are_types = all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds)
     if not kinds or not (are_types or (callable(value) and not isinstance(value, type))):
         message = f"on is an exception type, several in a tuple, or a function, not {value!r}"
@@ -70,7 +71,7 @@ class Retry:
         jitter: the share of a delay that is left to chance, from 0 to 1.
         on: which failures are worth another attempt: exception types, or a function of the
             exception. By default all but `UsageError`, which would only come again. A group
-            (several branches failed) is, if everything in it is.
+            (several branches failed) is, if everything in it is, or if its own type is given.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -86,17 +87,18 @@ class Retry:
     def delay(self, attempt: int, random: Random) -> float:
         """Return the seconds to wait after ``attempt``, counted from 1, has failed."""
         try:
-            base = self.initial_delay * self.backoff_factor ** (attempt - 1)
+            # A float all along: whole numbers would grow past what can be multiplied.
+            base = self.initial_delay * float(self.backoff_factor) ** (attempt - 1)
         except OverflowError:
             base = math.inf if self.initial_delay else 0.0
-        # Capped first as well: infinity times a jitter of nothing is not a number.
-        spread = min(base, self.max_delay) if base == math.inf else base
-        return min(spread * (1 + self.jitter * random.uniform(-1, 1)), self.max_delay)
+        share = 1 + self.jitter * random.uniform(-1, 1)
+        # Infinity times a share of nothing is not a number.
+        return self.max_delay if base == math.inf else min(base * share, self.max_delay)
 
     def wants(self, error: BaseException) -> bool:
         """Return whether a failure is worth another attempt."""
         inside = members(error)
-        if inside:
+        if inside and not self._names_group(error):
             return all(self.wants(one) for one in inside)
         if not isinstance(error, Exception):
             return False
@@ -104,3 +106,9 @@ class Retry:
         if isinstance(on, (type, tuple)):
             return isinstance(error, on) and not (on is Exception and isinstance(error, UsageError))
         return bool(on(error))
+
+    def _names_group(self, error: BaseException) -> bool:
+        on: object = self.on
+        kinds = cast("tuple[object, ...]", on) if isinstance(on, tuple) else (on,)
+        matching = [kind for kind in kinds if isinstance(kind, type) and isinstance(error, kind)]
+        return any(issubclass(kind, BaseExceptionGroup) for kind in matching)

@@ -10,7 +10,7 @@ an agent failed, and an exception of the body leaves as itself.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, NoReturn, final
 
@@ -29,7 +29,8 @@ from parallel_agent.invocation import Invocation, RunConfig
 from parallel_agent.lane import Lane
 from parallel_agent.lifecycle import Status, Step, advance
 from parallel_agent.limiter import Limiter
-from parallel_agent.post import PendingRequest, Requests, send
+from parallel_agent.post import send
+from parallel_agent.questions import PendingRequest, Requests
 from parallel_agent.result import Result, RunSetup, RunStatistics
 from parallel_agent.shared_state import SharedState
 from parallel_agent.stream import Stream
@@ -77,7 +78,7 @@ class _Core:
         events = tuple(session.events[self.first :])
         self.result = Result(
             status=self.status,
-            text=next((event.final_text for event in reversed(events) if event.final_text), ""),
+            text=_last_text(events),
             output=root.output if step is Step.COMPLETE else None,
             outputs=frozen_dict(invocation.outputs),
             state=session.snapshot(),
@@ -86,6 +87,14 @@ class _Core:
             session_id=invocation.key.session_id,
             invocation_id=invocation.id,
         )
+
+
+def _last_text(events: Sequence[Event]) -> str:
+    for event in reversed(events):
+        # What was sent into the run is not what the run says.
+        if event.final_text and not (event.content is not None and event.content.role == USER):
+            return event.final_text
+    return ""
 
 
 @final
@@ -385,7 +394,7 @@ class OpenRun:
             shared=shared,
             threads=trio.CapacityLimiter(self._config.max_threads),
             engine=ENGINE,
-            requests=Requests(),
+            requests=Requests(session),
             random=setup.random,
             limiter=_run_limiter(self._config),
             plugins=setup.plugins,

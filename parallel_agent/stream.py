@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 import trio
-from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
+from trio.lowlevel import ParkingLot, checkpoint_if_cancelled, enable_ki_protection
 
 from parallel_agent.errors import ReadError, StreamClosedError
 from parallel_agent.lane import DRAINED, HANDED_OUT, QUEUED, Emitter, Slot
@@ -81,6 +81,10 @@ class Stream:
         """Open the stream. The reader is whoever calls `read` first."""
         self.session = session
         self.closed = False
+        # The reader has left: nobody can send a message or answer a question any more.
+        self.unread = False
+        # Where agents wait for somebody outside.
+        self.lots: set[ParkingLot] = set()
         self.ended = False
         self.failure: BaseException | None = None
         self.delivered = 0
@@ -174,6 +178,8 @@ class Stream:
         arrived meanwhile: leaving early on it would leave tasks behind.
         """
         interrupt: BaseException | None = None
+        self.unread = True
+        self._wake_waiting()
         while True:
             held, self._held = self._held, None
             if held is not None:
@@ -211,6 +217,13 @@ class Stream:
         for slot in waiting:
             message = "the run's stream is closed: nothing can be emitted any more"
             slot.refuse(StreamClosedError(message))
+        self._wake_waiting()
+
+    def _wake_waiting(self) -> None:
+        """Wake the agents that wait for somebody outside: they find out that nobody will come."""
+        lots, self.lots = self.lots, set()
+        for lot in lots:
+            lot.unpark_all()
 
     def fail(self, error: BaseException) -> None:
         """End the run for an ``error`` that is not the tree's: cancel it, close the stream."""

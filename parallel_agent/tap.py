@@ -24,9 +24,11 @@ from trio.lowlevel import ParkingLot, checkpoint, enable_ki_protection
 from parallel_agent.activation import Activation
 from parallel_agent.agent import Agent
 from parallel_agent.drive import activate, outcome_error, pass_on, place_child, suspend
-from parallel_agent.errors import ReadError
+from parallel_agent.errors import ReadError, note_other
+from parallel_agent.invocation import IdleWatch
+from parallel_agent.lane import UNPLACED
 from parallel_agent.lifecycle import Status
-from session.event import Event
+from session.event import Event, stamp_origin
 
 __all__ = ["ChildEvents", "OpenAgent", "Tap"]
 
@@ -45,21 +47,72 @@ class _Held:
 class Tap:
     """What stands between a child's ``emit`` and the stream."""
 
-    def __init__(self, outer: Tap | None) -> None:
-        """Stand below ``outer``, the tap that an agent further up holds."""
+    def __init__(self, outer: Tap | None, idle: IdleWatch | None) -> None:
+        """Stand below ``outer``, the tap that an agent further up holds.
+
+        ``idle`` is what watches the agent that holds this one: it must decide in time.
+        """
         self.outer = outer
+        self.idle = idle
+        # Events that can no longer be passed on, because their agent was cancelled while they
+        # waited, here or further on. Whoever holds the tap cannot know.
+        self.withdrawn: dict[int, Event] = {}
         self.closed = False
         self.ended = False
         self._held: dict[int, _Held] = {}
         self._news: deque[_Held] = deque()
         self._readers = ParkingLot()
 
-    async def offer(self, event: Event) -> _Held | None:
-        """Show the event, and wait. Return it if it was passed on, None if it was dropped.
+    async def admit(self, emitter: Activation, event: Event) -> list[trio.Event] | None:
+        """Show ``event`` here and at every tap further out, and wait until all have decided.
 
-        Whoever is told that it was passed on must set ``arrived`` when it is recorded, or is not.
+        Returns what to set when it is recorded, or cannot be; None if it was dropped, and with it
+        the writes that would have been recorded with it. Refused or cancelled, it is as if it had
+        never been emitted.
         """
+        arrivals: list[trio.Event] = []
+        writes = {} if event.partial else dict(emitter.state.pending)
+        idle = emitter.idle
+        stamp_origin(event, emitter.place)
+        tap: Tap | None = self
+        try:
+            while tap is not None:
+                # Nobody below the tap is idle while the agent that holds it thinks.
+                if idle is not None:
+                    idle.pause(tap.idle)
+                try:
+                    held = await tap.offer(event)
+                finally:
+                    if idle is not None:
+                        idle.resume(tap.idle)
+                if held is None:
+                    emitter.state.forget(writes)
+                    break
+                arrivals.append(held.arrived)
+                tap = tap.outer
+            else:
+                if emitter.lane.sealed or emitter.invocation.stream.closed:
+                    emitter.refuse()
+                return arrivals
+        except BaseException:
+            stamp_origin(event, UNPLACED)
+            self.note_withdrawn(event)
+            _set_all(arrivals)
+            raise
+        _set_all(arrivals)
+        return None
+
+    def note_withdrawn(self, event: Event) -> None:
+        """Remember, here and further out, that ``event`` can no longer be passed on."""
+        tap: Tap | None = self
+        while tap is not None:
+            tap.withdrawn[id(event)] = event
+            tap = tap.outer
+
+    async def offer(self, event: Event) -> _Held | None:
+        """Show the event here, and wait. Return it if it was passed on, None if it was dropped."""
         held = _Held(event)
+        self.withdrawn.pop(id(event), None)
         if self.closed:
             held.passed = True
             return held
@@ -69,14 +122,13 @@ class Tap:
         try:
             await held.decided.wait()
         finally:
-            self._held.pop(id(event), None)
-            if not held.passed:
-                held.arrived.set()
+            del self._held[id(event)]
         return held if held.passed else None
 
     def find(self, event: Event) -> _Held | None:
-        """Return what is held under this tap for ``event``, if it is."""
-        return self._held.get(id(event))
+        """Return what is held under this tap for ``event``, if it is and nothing is decided."""
+        held = self._held.get(id(event))
+        return None if held is None or held.decided.is_set() else held
 
     async def pass_on(self, held: _Held) -> None:
         """Let an event go its way; return when it is recorded and acknowledged, or cannot be."""
@@ -94,7 +146,7 @@ class Tap:
         while True:
             while self._news:
                 held = self._news.popleft()
-                if id(held.event) in self._held:  # else its agent was cancelled meanwhile
+                if self._held.get(id(held.event)) is held:  # else its agent was cancelled meanwhile
                     return held
             if self.ended:
                 return None
@@ -112,12 +164,18 @@ class Tap:
             self.drop(held)
 
 
+def _set_all(events: list[trio.Event]) -> None:
+    for event in events:
+        event.set()
+
+
 @final
 class ChildEvents:
     """The events of a child, before they are recorded: an async iterator.
 
     ``yield event`` (or ``await ctx.emit(event)``) passes one on. Going on to the next drops it if
-    that has not happened: its state writes are then forgotten, and its agent goes on.
+    that has not happened: its state writes are then forgotten, and its agent goes on. If the agent
+    is cancelled while its event waits, passing that on does nothing: ``event.seq`` stays None.
     """
 
     def __init__(self, tap: Tap, child: Activation, parent: Activation) -> None:
@@ -165,10 +223,11 @@ class ChildEvents:
             ReadError: it does not wait here.
         """
         held = self._tap.find(event)
-        if held is None:
+        if held is not None:
+            self._tap.drop(held)
+        elif id(event) not in self._tap.withdrawn:
             message = f"{event!r} does not wait here: it was passed on, or dropped"
             raise ReadError(message)
-        self._tap.drop(held)
 
     @property
     def output(self) -> Any:
@@ -199,7 +258,7 @@ class OpenAgent:
         self._input = input
         self._nursery: Any = None
         self._events: ChildEvents | None = None
-        self._tap = Tap(parent.tap)
+        self._tap = Tap(parent.tap, parent.idle)
         self._child: Activation | None = None
 
     @enable_ki_protection
@@ -208,6 +267,8 @@ class OpenAgent:
         if self._events is not None:
             message = "this block was entered already; call ctx.open_agent() again"
             raise ReadError(message)
+        if parent.status is not Status.RUNNING:
+            parent.refuse()
         await parent.flush()
         child = place_child(
             parent, self._agent, number=parent.next_number(self._agent.name), input=self._input
@@ -248,15 +309,25 @@ class OpenAgent:
             error = error or exc
         parent.release(child)
         parent.let_tap_go(self._tap)
-        if error is not None:
-            parent.slots.stay_aside()
-            if error is raised:
-                return False
-            raise error
-        await parent.slots.step_back()
+        if error is None:
+            await self._answer(child, events)
+            return False
+        parent.slots.stay_aside()
+        if child.error is not None and child.error is not error:
+            note_other(error, child.place.path, child.error)
+        if error is raised:
+            return False
+        raise error
+
+    async def _answer(self, child: Activation, events: ChildEvents) -> None:
+        parent = self._parent
+        try:
+            await parent.slots.step_back()
+        except trio.Cancelled:
+            if child.error is None:  # a failure is never lost
+                raise
         if child.status is Status.WAITING:
             await suspend(parent)
         if child.error is not None and not events._told:  # noqa: SLF001  # one thing in two parts
             pass_on(parent, child, child.error)
             raise child.error
-        return False

@@ -1,0 +1,270 @@
+"""Questions to people: asked by an agent in the middle of its work, answered into the stream.
+
+A question is an event of the agent's, the answer one of the user's on the same branch. Both are
+recorded and delivered like any other; the answer reaches the agent when the reader comes back
+after it. The form of both is in `session.request`.
+
+Blocking: answering does not wait for the reader, who may do it inside its loop; see
+`parallel_agent.post`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final, Literal, TypeAlias, final
+
+import attrs
+import trio
+from trio.lowlevel import ParkingLot
+
+from parallel_agent.activation import Activation
+from parallel_agent.errors import AgentTimeoutError, RequestError, ResponseRefusedError
+from parallel_agent.inputs import to_json
+from parallel_agent.post import listed, post, reads, step_outside, wait_outside
+from parallel_agent.schema import Schema, SchemaError
+from session.event import USER, Event
+from session.request import InputRequest, response_content
+from session.session import Session
+
+__all__ = ["NO_DEFAULT", "PendingRequest", "Requests", "ask", "request_input"]
+
+NO_DEFAULT: Final[Any] = object()
+"""The default of a request that has none."""
+
+Answer: TypeAlias = tuple[Literal["answered", "expired", "dropped", "suspended"], Any]
+"""What became of a question; the second is None unless it was answered."""
+
+
+@attrs.frozen
+class PendingRequest:
+    """A question that a person has not answered yet.
+
+    Attributes:
+        id: to be given with the answer: ``await run.respond(id, value)``.
+        prompt: the question.
+        schema: what the answer must be, as JSON Schema; None if anything will do.
+        author: the agent that asks.
+        branch: the branch it asks on; None for the root branch.
+        path: its activation.
+    """
+
+    id: str
+    prompt: str
+    schema: Any
+    author: str
+    branch: str | None
+    path: str
+
+
+@attrs.define(eq=False)
+class _Open:
+    shown: PendingRequest
+    short: str
+    schema: Schema[Any] | None
+    activation: Activation
+    answered: bool = False
+    arrived: bool = False
+    answer: Any = None
+    waiting: ParkingLot = attrs.field(factory=ParkingLot)
+
+    def is_called(self, name: str) -> bool:
+        return name in (self.short, self.shown.path, self.shown.author)
+
+    def has_arrived(self) -> bool:
+        return self.arrived
+
+
+@final
+class Requests:
+    """The questions of one run.
+
+    A question is there for people once its event has been handed out: not while it is on its
+    way, and never if somebody dropped it.
+    """
+
+    def __init__(self, session: Session) -> None:
+        """Nothing has been asked yet; what is asked will be in the log of ``session``."""
+        self._session = session
+        self._looked_at = len(session.events)
+        self._on_their_way: dict[str, _Open] = {}
+        self._open: dict[str, _Open] = {}
+        self._closed: dict[str, str] = {}
+
+    def pending(self) -> tuple[PendingRequest, ...]:
+        """Return what waits for an answer, oldest first."""
+        self._catch_up()
+        return tuple(one.shown for one in self._open.values() if not one.answered)
+
+    def add(self, one: _Open) -> None:
+        """Take in a question that is about to be asked."""
+        if not self._on_their_way:
+            self._looked_at = len(self._session.events)
+        self._on_their_way[one.shown.id] = one
+
+    def is_open(self, one: _Open) -> bool:
+        """Whether people can see the question."""
+        self._catch_up()
+        return one.shown.id in self._open
+
+    def close(self, one: _Open, why: str) -> None:
+        """Let go of a question that can no longer be answered, or has been."""
+        self._on_their_way.pop(one.shown.id, None)
+        self._open.pop(one.shown.id, None)
+        self._closed[one.shown.id] = self._closed[one.short] = why
+
+    def respond(self, request_id: str, value: Any) -> Event:
+        """Answer a question. Does not wait; see `Run.respond`."""
+        one = self._find(request_id)
+        try:
+            plain = to_json(value)
+            answer = plain if one.schema is None else one.schema.structure(plain)
+        except (SchemaError, ValueError) as exc:
+            message = f"the answer to request {one.shown.id!r} ({one.shown.prompt!r:.80}): {exc}"
+            raise ResponseRefusedError(message) from None
+        activation = one.activation
+        if not reads(activation):
+            message = f"request {request_id!r} can no longer be answered: its branch has ended"
+            raise ResponseRefusedError(message)
+
+        def arrive(_event: Event) -> None:
+            one.arrived = True
+            one.waiting.unpark_all()
+
+        one.answer = answer
+        content = response_content(one.shown.id, plain, role=USER)
+        event = post(activation.invocation, activation.lane, content, USER, arrive)
+        one.answered = True
+        return event
+
+    def _find(self, request_id: object) -> _Open:
+        self._catch_up()
+        if not isinstance(request_id, str):
+            message = f"an answer names its request by its id, event.request.id, not {request_id!r}"
+            raise ResponseRefusedError(message)
+        one = self._open.get(request_id)
+        # Its path, or its agent, will do if nobody else's is like that.
+        short = [] if one is not None else self._called(request_id, answered=False)
+        if len(short) == 1:
+            return short[0]
+        if one is not None and not one.answered:
+            return one
+        if short:
+            what = "is ambiguous"
+        elif one is not None or self._called(request_id, answered=True):
+            what = "has been answered already"
+        else:
+            what = self._closed.get(request_id, "is not known")
+        open_ones = [repr(full) for full, other in self._open.items() if not other.answered]
+        message = f"request {request_id!r} {what} (open: {listed(open_ones) or 'none'})"
+        raise ResponseRefusedError(message)
+
+    def _called(self, name: str, *, answered: bool) -> list[_Open]:
+        return [
+            one for one in self._open.values() if one.answered is answered and one.is_called(name)
+        ]
+
+    def _catch_up(self) -> None:
+        """Find out which questions have been handed out meanwhile."""
+        if not self._on_their_way:
+            return
+        events = self._session.events
+        for position in range(self._looked_at, len(events)):
+            request = events[position].request
+            one = None if request is None else self._on_their_way.pop(request.id, None)
+            if request is not None and one is not None:
+                # As it was recorded: a plugin may have put it in other words.
+                one.shown = attrs.evolve(one.shown, prompt=request.prompt)
+                self._open[request.id] = one
+        self._looked_at = len(events)
+
+
+async def ask(
+    activation: Activation, prompt: str, schema: Any = None, timeout: float | None = None
+) -> Answer:
+    """Ask a person, and wait for the answer.
+
+    ``expired`` is said when time was over, ``suspended`` if nobody has answered and the run is
+    not to wait, ``dropped`` if a plugin, or an agent that reads the events of this one, has let
+    nobody see the question.
+
+    Raises:
+        RequestError: the prompt is no text, or the time is none.
+        SchemaTypeError: there is no telling what fits the schema.
+    """
+    _check_question(prompt, timeout)
+    invocation = activation.invocation
+    requests: Requests = invocation.requests
+    place = activation.place
+    checked = _schema_of(schema)
+    short = f"{place.path}#{activation.next_number('#request')}"
+    request = InputRequest(
+        f"{invocation.id}:{short}", prompt, None if checked is None else checked.json_schema()
+    )
+    shown = PendingRequest(
+        request.id, prompt, request.schema, place.author, place.branch, place.path
+    )
+    one = _Open(shown, short, checked, activation)
+    requests.add(one)
+    why = "was withdrawn: its agent was cancelled"
+    try:
+        await activation.emit(Event(request.to_content(), long_running_tool_ids=(request.id,)))
+        if not requests.is_open(one):
+            why = "was dropped: nobody has seen it"
+            return "dropped", None
+        if invocation.config.on_wait == "suspend" and not one.answered:
+            why = "is left to the next run: this one is being suspended"
+            return "suspended", None
+
+        async def wait() -> None:
+            with trio.move_on_after(math.inf if timeout is None else timeout):
+                await wait_outside(activation, one.waiting, one.has_arrived)
+            if one.answered:
+                # An answer that has been given counts, if it takes until the reader is back.
+                await wait_outside(activation, one.waiting, one.has_arrived)
+
+        await step_outside(activation, wait)
+        if one.arrived:
+            why = "has been answered already"
+            return "answered", one.answer
+        why = "was not answered in time"
+        return "expired", None
+    finally:
+        requests.close(one, why)
+
+
+def _schema_of(schema: Any) -> Schema[Any] | None:
+    if isinstance(schema, Schema):
+        known: Schema[Any] = schema  # pyright: ignore[reportUnknownVariableType]  # of whatever
+        return known
+    return None if schema is None else Schema(schema)
+
+
+def _check_question(prompt: object, timeout: object) -> None:
+    if not isinstance(prompt, str):
+        message = f"the prompt of request_input() is text, not {prompt!r:.80}"
+        raise RequestError(message)
+    if timeout is None:
+        return
+    if not isinstance(timeout, int | float) or type(timeout) is bool or not 0 <= timeout < math.inf:
+        message = f"the timeout of request_input() is seconds, 0 or more, or None, not {timeout!r}"
+        raise RequestError(message)
+
+
+async def request_input(
+    activation: Activation, prompt: str, schema: Any, timeout: float | None, default: Any
+) -> tuple[bool, Any]:
+    """See `InvocationContext.request_input`; the first value says whether to suspend instead."""
+    how, answer = await ask(activation, prompt, schema, timeout)
+    if how in ("expired", "dropped") and default is not NO_DEFAULT:
+        return False, default
+    place = activation.place
+    if how == "expired":
+        raise AgentTimeoutError(place.path, place.branch, "request_input", timeout or 0.0)
+    if how == "dropped":
+        message = (
+            f"the question of {place.path} ({prompt!r:.80}) was dropped by a plugin, or by an "
+            "agent that reads its events: nobody can answer it; let events with event.request "
+            "pass, or give request_input() a default"
+        )
+        raise RequestError(message)
+    return how == "suspended", answer
