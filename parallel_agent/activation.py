@@ -77,7 +77,7 @@ class Activation:
         entrance: what it has to pass before it starts, if there is something.
         tap: what its events pass on their way to the stream, if somebody reads them before.
         transfers: how many handed over to each other to get here.
-        given_up: a failure for which an agent at or below it has used up its attempts.
+        given_up: the newest failure for which an agent at or below it has used up its attempts.
         idle: the nearest watch, here or above, over the time between events.
         suspended: it waits for a person, and the run is to end without the answer.
         was_started: it got as far as to run.
@@ -252,14 +252,16 @@ class Activation:
             if attempt.layer is not None:
                 below.absorb(attempt.layer.writes)
             below.absorb(attempt.pending)
+        else:
+            self.output = self._written_output = None
+            self._has_output = False
 
     def next_attempt(self) -> None:
         """Begin anew: what the last attempt emitted stays in the log, and is nobody's history."""
         self.place.void = True
         self.place = self.place.again()
-        self.source = self.error = self.output = self._written_output = self.numbers = None
-        self._transfer_to = None
-        self._has_output = self.escalated = False
+        self.source = self.error = self.numbers = self._transfer_to = None
+        self.escalated = False
 
     # Its events.
 

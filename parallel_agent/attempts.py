@@ -15,7 +15,7 @@ import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
 from parallel_agent.activation import Activation
-from parallel_agent.errors import AgentTimeoutError, RunEndedError, note_clean_up
+from parallel_agent.errors import AgentTimeoutError, RunEndedError, holds, note_clean_up
 from parallel_agent.invocation import IdleWatch
 from parallel_agent.judge import (
     after_cancellation,
@@ -80,7 +80,9 @@ async def _pause(activation: Activation, seconds: float) -> None:
 async def _is_worth_it(activation: Activation, retry: Retry, failure: BaseException) -> bool:
     if not isinstance(failure, Exception) or isinstance(failure, RunEndedError):
         return False
-    if activation.given_up is failure or activation.scope.cancel_called or await cancelled_here():
+    if holds(failure, activation.given_up):
+        return False
+    if activation.scope.cancel_called or await cancelled_here():
         return False
     return retry.wants(failure)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from trio.lowlevel import checkpoint
 
@@ -323,9 +323,12 @@ class InvocationContext:
         engine = activation.invocation.engine
         given: list[tuple[Agent, Any]] = []
         for task in tasks:
-            agent, item = task if isinstance(task, tuple) else (task, NO_INPUT)
-            check_runnable(agent, "fan_out")
-            given.append((agent, _plain(item)))
+            pair = task if isinstance(task, tuple) else (task, NO_INPUT)
+            if len(pair) != _PAIR:
+                message = f"fan_out() takes agents, and pairs of an agent and its input, not {task}"
+                raise FanOutError(message)
+            check_runnable(pair[0], "fan_out")
+            given.append((pair[0], _plain(pair[1])))
         outcomes: list[Outcome] = await engine.fan_out(
             activation,
             [engine.task(agent, item, activation.next_number(agent.name)) for agent, item in given],
@@ -448,6 +451,9 @@ class _Inbox:
 
     async def __anext__(self) -> Event:
         return await self._ctx.receive()
+
+
+_PAIR: Final = 2
 
 
 def check_runnable(agent: object, what: str) -> None:

@@ -25,6 +25,7 @@ from parallel_agent.errors import (
     PluginError,
     RunEndedError,
     StreamClosedError,
+    holds,
     note_origin,
     note_plugin,
 )
@@ -96,8 +97,8 @@ async def run_child(
 def pass_on(parent: Activation, child: Activation, error: BaseException) -> None:
     """Note that what ``parent`` is about to raise is the failure of ``child``."""
     parent.source = child
-    if child.given_up is error:
-        parent.given_up = error
+    if holds(error, child.given_up):
+        parent.given_up = child.given_up
 
 
 def place_child(
@@ -257,6 +258,7 @@ def _tell_plugins(activation: Activation, step: Step) -> Step:
         error=activation.error,
         own=activation.own,
         output=activation.output if status is Status.COMPLETED else None,
+        attempts=activation.place.own_attempt,
         duration=activation.duration,
     )
     trouble = activation.invocation.plugins.ended(InvocationContext(activation), outcome)

@@ -34,8 +34,9 @@ their own types as well.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Final, Self, cast
 
 __all__ = [
@@ -314,6 +315,15 @@ def members(error: BaseException) -> tuple[BaseException, ...]:
     return cast("BaseExceptionGroup[BaseException]", error).exceptions
 
 
+def holds(error: BaseException, part: BaseException | None) -> bool:
+    """Return whether anything of ``part`` is in ``error``; both may be groups."""
+    if part is None:
+        return False
+    # By what groups hold: the groups themselves are made anew by every nursery they pass.
+    inside = {id(leaf) for leaf in _leaves(error)}
+    return any(id(leaf) in inside for leaf in _leaves(part))
+
+
 def describe(error: BaseException) -> tuple[str, str]:
     """Return the error's type name and its message, whatever its ``__str__`` does."""
     return type(error).__name__, _short(error)
@@ -323,7 +333,9 @@ def _short(error: BaseException) -> str:
     text = _said(error)
     if members(error):
         # Its own message is trio's: "Exceptions from Trio nursery".
-        leaves = "; ".join(f"{type(leaf).__name__}: {_said(leaf)}" for leaf in _leaves(error))
+        leaves = "; ".join(
+            f"{type(leaf).__name__}: {_said(leaf)}" for leaf in islice(_leaves(error), _MANY)
+        )
         text = f"{text}: {leaves}"
     text = text.encode(errors="replace").decode()
     return text if len(text) <= _SHORT else f"{text[:_SHORT]}…"
@@ -339,15 +351,14 @@ def _said(error: BaseException) -> str:
         return "<its __str__ failed>"
 
 
-def _leaves(error: BaseException) -> list[BaseException]:
-    todo, leaves = [error], list[BaseException]()
-    while todo and len(leaves) < _MANY:
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    todo = [error]
+    while todo:
         found = todo.pop()
         inside = members(found)
         todo += reversed(inside)
         if not inside:
-            leaves.append(found)
-    return leaves
+            yield found
 
 
 _MANY: Final = 8

@@ -34,6 +34,7 @@ from parallel_agent.errors import (
     FanOutError,
     RunEndedError,
     describe,
+    holds,
     members,
     note_clean_up,
     note_origin,
@@ -455,11 +456,12 @@ class Crew:
     ) -> None:
         """Note whose failure the owner is about to raise, and the others on it."""
         if members(error) and all(child.error is not error for child in self.failed.values()):
-            # A group of the barrier's: worth another attempt, unless all in it had theirs.
+            # A group of the barrier's: worth another attempt, unless one in it had all of its own.
             failed = list(self.failed.values())
             failed = [child for child in failed if child.own] or failed
-            if all(child.given_up is child.error for child in failed):
-                self.owner.given_up = error
+            for child in failed:
+                if child.error is not None and holds(child.error, child.given_up):
+                    self.owner.given_up = child.given_up
             self.owner.combined = (error, not interrupted or self._was_decided(outcomes))
             return
         raisers = [child for _, child in sorted(self.failed.items()) if child.error is error]

@@ -310,7 +310,7 @@ class OpenFanOut:
         except BaseException as exc:  # noqa: BLE001  # what was left of a group; or scopes out of order
             error = exc
         # A failure that ended the block is what went wrong, and not what came of ending it.
-        is_clean_up = isinstance(error, Exception) and after_cancellation(error)
+        is_clean_up = isinstance(error, Exception) and after_cancellation(self._crew.owner, error)
         clean_up, failure = (error, None) if self._was_ended and is_clean_up else (None, error)
         if failure is not None:
             crew.closed = True

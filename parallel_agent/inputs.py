@@ -4,10 +4,14 @@ Inputs are JSON values, whatever the caller holds: they must be recorded, compar
 resumed, and sent elsewhere one day. Pure: nothing here waits.
 """
 
+# Inputs are `Any`, and pyright calls what is asked of their types "unknown".
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 from parallel_agent.activation import Activation
@@ -33,16 +37,33 @@ _DEEP = 200
 def _plain(value: Any, depth: int) -> Any:
     if value is None or type(value) in (str, int, float, bool) or depth == _DEEP:
         return value
-    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
-        return [_plain(item, depth + 1) for item in value]
-    if isinstance(value, Mapping):
-        return {key: _plain(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, Enum) and isinstance(value, str | int):
+    kind: Any = type(value)
+    if issubclass(kind, list | tuple) and not hasattr(kind, "_fields"):
+        return list(_plain_items(enumerate(value), "[{}]", depth + 1).values())
+    if issubclass(kind, Mapping):
+        return _plain_items(value.items(), "{}", depth + 1)
+    if issubclass(kind, Enum) and issubclass(kind, str | int):
         return value.value
     try:
-        return Schema(type(value)).unstructure(value)
+        return _schema_of(kind).unstructure(value)
     except (SchemaTypeError, SchemaError) as exc:
-        raise UnstorableError("", f"a {type(value).__name__} has no JSON form: {exc}") from None
+        raise UnstorableError("", f"a {kind.__name__} has no JSON form: {exc}") from None
+
+
+def _plain_items(items: Iterable[tuple[Any, Any]], place: str, depth: int) -> dict[Any, Any]:
+    plain: dict[Any, Any] = {}
+    for key, item in items:
+        try:
+            plain[key] = _plain(item, depth)
+        except UnstorableError as error:
+            raise error.under(place.format(key)) from None
+    return plain
+
+
+@lru_cache(256)
+def _schema_of(kind: Any) -> Schema[Any]:
+    # To look at a class costs as much as to start a branch, and a map has many items of one.
+    return Schema(kind)
 
 
 def checked_input(activation: Activation) -> Any:

@@ -752,7 +752,11 @@ async def test_an_agent_that_waits_for_a_message_is_cancelled_with_its_siblings(
 async def test_waiting_for_a_message_takes_nobodys_slot(autojump_clock: MockClock) -> None:
     one = Limiter(1)
     tree = ParallelAgent(
-        "fan", [listener("a", limiter=one), leaf("b", 1, "b is done", limiter=one)]
+        "fan",
+        [
+            listener("a", limiter=one),
+            SequentialAgent("s", [leaf("later", 1), leaf("b", 1, "b is done", limiter=one)]),
+        ],
     )
 
     async def answer(event: Event) -> None:
