@@ -40,13 +40,18 @@ from parallel_agent.overlay import State  # noqa: E402
 from parallel_agent.plugin import DROP_EVENT, DropEvent, Plugin  # noqa: E402
 from parallel_agent.run import Result, Run, RunStatistics  # noqa: E402
 from parallel_agent.runner import Runner  # noqa: E402
+from parallel_agent.schema import Schema, SchemaError, SchemaTypeError  # noqa: E402
+from parallel_agent.state_schema import StateKey  # noqa: E402
 from parallel_agent.workflow.loop import LoopAgent  # noqa: E402
 from parallel_agent.workflow.parallel import ParallelAgent  # noqa: E402
 from parallel_agent.workflow.sequential import SequentialAgent  # noqa: E402
 from session.actions import EventActions  # noqa: E402
+from session.artifact import Artifact, ArtifactService, InMemoryArtifactService  # noqa: E402
 from session.content import Content, FunctionCall, FunctionResponse, InlineData, Text  # noqa: E402
 from session.event import Event  # noqa: E402
+from session.folder_artifacts import FolderArtifactService  # noqa: E402
 from session.in_memory import InMemorySessionService  # noqa: E402
+from session.memory import InMemoryMemoryService, MemoryEntry, MemoryService  # noqa: E402
 from session.service import SessionService  # noqa: E402
 from session.state import FrozenValueError, UnstorableError  # noqa: E402
 
@@ -57,6 +62,8 @@ __all__ = [
     "AgentCallback",
     "AgentError",
     "AgentFunctionError",
+    "Artifact",
+    "ArtifactService",
     "BranchCancelledError",
     "Content",
     "DropEvent",
@@ -64,14 +71,19 @@ __all__ = [
     "EscapedCancellationError",
     "Event",
     "EventActions",
+    "FolderArtifactService",
     "FrozenValueError",
     "FunctionAgent",
     "FunctionCall",
     "FunctionResponse",
+    "InMemoryArtifactService",
+    "InMemoryMemoryService",
     "InMemorySessionService",
     "InlineData",
     "InvocationContext",
     "LoopAgent",
+    "MemoryEntry",
+    "MemoryService",
     "MessageTypeError",
     "Outcome",
     "ParallelAgent",
@@ -84,11 +96,15 @@ __all__ = [
     "RunEndedError",
     "RunStatistics",
     "Runner",
+    "Schema",
+    "SchemaError",
+    "SchemaTypeError",
     "SequentialAgent",
     "SessionService",
     "State",
     "StateConflictError",
     "StateError",
+    "StateKey",
     "Status",
     "StreamClosedError",
     "Text",

@@ -256,14 +256,17 @@ class Activation:
             if self.status is not _RUNNING or lane.sealed or stream.closed:
                 self.refuse()
         event.seal()
+        if not event.partial:
+            # What may be refused comes before a slot is taken.
+            if event.delta:
+                invocation.shared.check(event.delta)
+            if self._output_key is not None:
+                self._write_output(self._output_after(event))
         slot = lane.slot
         if slot is None or slot.state != FREE:
             slot = lane.another_slot()
-        if not event.partial:
-            if self._output_key is not None:
-                self._write_output(self._output_after(event))
-            if self.state.pending or event.delta:
-                self.state.attach(event, slot)
+        if not event.partial and (self.state.pending or event.delta):
+            self.state.attach(event, slot)
         stamp_origin(event, self.place)
         slot.event = event
         slot.emitter = self
@@ -373,8 +376,8 @@ class Activation:
         if self._output_key in self.invocation.shared.reducers:
             return  # contributed once, at the end
         if output is not None and output is not self._written_output:
-            self._written_output = output
             self.state[cast("str", self._output_key)] = output
+            self._written_output = output
 
     def store_output(self) -> None:
         """Write the final output under the agent's ``output_key``, if that has not happened yet.

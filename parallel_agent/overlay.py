@@ -18,6 +18,7 @@ import attrs
 from parallel_agent.branch import NEWEST, Branch
 from parallel_agent.errors import ActivationEndedError, StateConflictError, StateError, note_reducer
 from parallel_agent.lane import FREE, IN_FLIGHT, Lane, Slot
+from parallel_agent.state_schema import StateSchema
 from session.event import Event, stamp_delta
 from session.session import Session
 from session.state import (
@@ -57,10 +58,15 @@ class SharedState:
     """The rules that hold for all branches of one run: reducers, conflicts, and who wrote last."""
 
     def __init__(
-        self, session: Session, reducers: Mapping[str, Reducer], on_conflict: OnConflict
+        self,
+        session: Session,
+        reducers: Mapping[str, Reducer],
+        on_conflict: OnConflict,
+        schema: StateSchema | None = None,
     ) -> None:
         """``session`` is the live session; its state is the shared layer."""
         self.session = session
+        self.schema = schema
         self.reducers = reducers
         self.check_conflicts = on_conflict == "error"
         self._writers: dict[str, tuple[Branch, Event]] = {}
@@ -155,7 +161,19 @@ class SharedState:
                     exc, f"the reducer {name} of state[{key!r}], given {contribution!r:.80}"
                 )
                 raise
+        if self.schema is not None:
+            self.schema.check(key, value)
         return value
+
+    def check(self, delta: Mapping[str, Any]) -> None:
+        """Refuse an event's explicit delta that does not fit the schema.
+
+        Contributions are checked when they have been combined.
+        """
+        if self.schema is not None:
+            for key, value in delta.items():
+                if key not in self.reducers:
+                    self.schema.check(key, value)
 
     def _recorded(self, key: str, before: deque[Slot]) -> Any:
         for slot in reversed(before):
@@ -248,6 +266,7 @@ class State(Mapping[str, Any]):
 
         Raises:
             UnstorableError: the value (or the key) has no JSON form.
+            SchemaError: the runner has a state schema, and the write does not fit it.
             StateError: the key has a reducer; see `contribute`.
         """
         kind: type[object] = type(value)  # pyright: ignore[reportUnknownVariableType]  # Any
@@ -262,6 +281,8 @@ class State(Mapping[str, Any]):
                 f"ctx.state.contribute({key!r}, value)"
             )
             raise StateError(message)
+        if self._shared.schema is not None:
+            self._shared.schema.check(key, value)
         lane = self._lane
         if not self.pending and lane.slot is not None and lane.slot.state == FREE:
             visible = self._state.get(key, _MISSING)  # as `_visible` would find, without the call
@@ -284,7 +305,8 @@ class State(Mapping[str, Any]):
         Contributions are combined in the order in which their events are recorded, so none is
         lost, whichever branches of this run contribute at the same time. (Another run's to an
         ``app:`` or ``user:`` key are seen as of this run's start.) Combining costs what the
-        reducer costs: ``append`` copies the list, so it is not for lists of thousands.
+        reducer costs: ``append`` copies the list, so it is not for lists of thousands. With a
+        state schema, the result must fit; if not, the event is refused.
 
         Raises:
             UnstorableError: the value has no JSON form.

@@ -29,6 +29,7 @@ from parallel_agent.lane import Lane
 from parallel_agent.lifecycle import Status, Step, advance
 from parallel_agent.overlay import OnConflict, SharedState
 from parallel_agent.plugin import Plugins
+from parallel_agent.state_schema import StateSchema
 from parallel_agent.stream import Stream
 from session.actions import EventActions
 from session.artifact import ArtifactService
@@ -95,6 +96,7 @@ class RunSetup:
     service: SessionService
     reducers: Mapping[str, Reducer]
     on_conflict: OnConflict
+    schema: StateSchema | None
     plugins: Plugins
     artifacts: ArtifactService
     memory: MemoryService
@@ -322,7 +324,7 @@ class OpenRun:
 
     def _prepare(self, session: Session, invocation_id: str) -> Activation:
         setup = self._setup
-        shared = SharedState(session, setup.reducers, setup.on_conflict)
+        shared = SharedState(session, setup.reducers, setup.on_conflict, setup.schema)
         scope = trio.CancelScope()
         stream = Stream(
             session=session,
