@@ -75,7 +75,8 @@ def complaints(page: str, name: str) -> list[str]:
     namespace: dict[str, Any] = {"__name__": f"docs {name}"}
     for block, expected in examples(page):
         # As many lines as stand above it, so that a traceback names the page's own line.
-        code = compile("\n" * (block.line - 1) + block.code, name, "exec")
+        # Nor does it inherit the `from __future__` of this one.
+        code = compile("\n" * (block.line - 1) + block.code, name, "exec", dont_inherit=True)
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             exec(code, namespace)  # noqa: S102  # running the examples is the point
         if expected is not None:
