@@ -22,7 +22,7 @@ help:  ## list the targets
 	while IFS='|' read -r target what; do printf '%-12s %s\n' "$$target" "$$what"; done
 
 run: $(VENV)/.core  ## let a tree of agents review the Python code in the folder DIR=...
-	@$(BIN)/parallel-agent run examples/code_health/tree.py "$(DIR)"
+	@$(BIN)/parallel-agent run examples/code_health/tree.py --artifacts artifacts "$(DIR)"
 
 test: check suite  ## check, then the test suite
 
@@ -57,7 +57,7 @@ docs: $(VENV)/.dev  ## run the examples in the docs, show the next changelog sec
 	$(BIN)/python -m towncrier build --draft
 
 clean:  ## remove everything that these targets made
-	rm -rf .venv .venv-* build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis \
+	rm -rf .venv .venv-* artifacts build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis \
 		.import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

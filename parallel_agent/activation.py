@@ -29,6 +29,7 @@ from parallel_agent.errors import (
 from parallel_agent.lane import FREE, IN_FLIGHT, QUEUED, UNPLACED, Lane, seal, sealed_message
 from parallel_agent.lifecycle import Status, Step, advance
 from parallel_agent.overlay import SharedState, State
+from parallel_agent.schema import SchemaError
 from parallel_agent.stream import Stream
 from session.artifact import ArtifactService
 from session.content import Content
@@ -258,8 +259,8 @@ class Activation:
         event.seal()
         if not event.partial:
             # What may be refused comes before a slot is taken.
-            if event.delta:
-                invocation.shared.check(event.delta)
+            if invocation.shared.schema is not None:
+                self._check_fits(event)
             if self._output_key is not None:
                 self._write_output(self._output_after(event))
         slot = lane.slot
@@ -363,6 +364,24 @@ class Activation:
             return event.text
         return self.output
 
+    def _check_fits(self, event: Event) -> None:
+        """Refuse an event that brings what the state schema does not allow."""
+        shared = self.invocation.shared
+        shared.check(event.delta)
+        if event.output is not None and self._output_key is not None:
+            self._check_output(event.output)
+
+    def _check_output(self, output: Any) -> None:
+        key = cast("str", self._output_key)
+        try:
+            self.invocation.shared.check({key: output})
+        except SchemaError as error:
+            problems = [
+                (path, f"{why} (the output of agent {self.agent.name!r}, whose output_key it is)")
+                for path, why in error.problems
+            ]
+            raise SchemaError(problems, error.count) from None
+
     def _note_output(self, event: Event) -> None:
         if event.partial:
             return
@@ -376,7 +395,11 @@ class Activation:
         if self._output_key in self.invocation.shared.reducers:
             return  # contributed once, at the end
         if output is not None and output is not self._written_output:
-            self.state[cast("str", self._output_key)] = output
+            try:
+                self.state[cast("str", self._output_key)] = output
+            except SchemaError:
+                # Text on the way to an output that fits, perhaps; `store_output` has the last word.
+                return
             self._written_output = output
 
     def store_output(self) -> None:
@@ -391,6 +414,7 @@ class Activation:
         if key in self.invocation.shared.reducers:
             self.state.contribute(key, self.output)
         else:
+            self._check_output(self.output)
             self._write_output(self.output)
 
     def __repr__(self) -> str:

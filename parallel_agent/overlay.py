@@ -9,6 +9,7 @@ Sync throughout: nothing here blocks, so a reader always sees all of an event's 
 
 from __future__ import annotations
 
+import difflib
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal, NoReturn
@@ -244,7 +245,10 @@ class State(Mapping[str, Any]):
     def __getitem__(self, key: str) -> Any:
         value = self._visible(key)
         if value is _MISSING:
-            raise KeyError(key)
+            near = difflib.get_close_matches(str(key), self._keys(), 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            message = f"{key!r} was never written to state{hint}"
+            raise KeyError(message)
         return value
 
     def get(self, key: str, default: Any = None) -> Any:

@@ -70,7 +70,8 @@ class Result:
     invocation_id: str
 
     def __repr__(self) -> str:
-        return f"<Result {self.status}: {len(self.events)} events, text {self.text!r:.60}>"
+        why = "" if self.reason is None else f" ({self.reason})"
+        return f"<Result {self.status}{why}: {len(self.events)} events, text {self.text!r:.60}>"
 
 
 @attrs.frozen

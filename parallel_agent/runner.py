@@ -15,6 +15,7 @@ from parallel_agent.errors import MessageTypeError
 from parallel_agent.overlay import OnConflict
 from parallel_agent.plugin import Plugin, Plugins
 from parallel_agent.run import OpenRun, Result, RunSetup
+from parallel_agent.schema import SchemaError
 from parallel_agent.state_schema import StateSchema, as_reducer
 from session.artifact import ArtifactService, InMemoryArtifactService
 from session.content import Content
@@ -52,6 +53,7 @@ class Runner:
     Raises:
         TreeError: ``tree`` is no agent.
         TypeError: something is not of the kind it must be.
+        SchemaError: an agent's ``output_key`` is not in ``state_schema``.
         SchemaTypeError: ``state_schema`` has no fields, or one whose type cannot be checked.
         ValueError: an unknown reducer or conflict rule; two plugins of one name; a key with two
             reducers.
@@ -84,6 +86,8 @@ class Runner:
             message = f"on_conflict is 'last' or 'error', not {on_conflict!r}"
             raise ValueError(message)
         schema = None if state_schema is None else StateSchema(state_schema)
+        if schema is not None:
+            _check_output_keys(tree, schema)
         if session_service is None:
             session_service = InMemorySessionService(clock=clock, new_id=new_id)
         self._setup = RunSetup(
@@ -190,6 +194,18 @@ class Runner:
 
     def __repr__(self) -> str:
         return f"<Runner {self.app_name}: {self.tree!r}>"
+
+
+def _check_output_keys(tree: Agent, schema: StateSchema) -> None:
+    line = [tree]
+    for agent in line:
+        line.extend(agent.sub_agents)
+        if agent.output_key is not None:
+            try:
+                schema.check_key(agent.output_key)
+            except SchemaError as error:
+                where = f"output_key of {agent.name!r}"
+                raise SchemaError([(where, error.why)]) from None
 
 
 def _check_service(name: str, service: object, kind: type[object]) -> None:

@@ -91,10 +91,20 @@ class StateSchema:
         schema = self._types.get(key)
         if schema is not None:
             schema.check(value, f"state[{key!r}]")
-        elif not key.startswith(TEMP_PREFIX):
-            near = difflib.get_close_matches(key, self._types, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise SchemaError([(f"state[{key!r}]", f"{self._name} has no such key{hint}")])
+        else:
+            self.check_key(key)
+
+    def check_key(self, key: str) -> None:
+        """Refuse a key that is not declared, but for ``temp:`` keys.
+
+        Raises:
+            SchemaError: it is not declared.
+        """
+        if key in self._types or key.startswith(TEMP_PREFIX):
+            return
+        near = difflib.get_close_matches(key, self._types, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(self._types)}"
+        raise SchemaError([(f"state[{key!r}]", f"{self._name} has no such key; {hint}")])
 
     def __repr__(self) -> str:
         return f"<StateSchema {self._name}: {', '.join(self._types)}>"

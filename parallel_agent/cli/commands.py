@@ -32,6 +32,7 @@ from parallel_agent.observe.harmless import one_line
 from parallel_agent.observe.outline import outline
 from session.event import USER
 from session.folder_artifacts import FolderArtifactService
+from session.session import SessionKey
 
 __all__ = ["cli"]
 
@@ -220,9 +221,20 @@ def _run(asked: _Asked) -> NoReturn:
     with _stdout_apart(mode):
         ended = _execute(tree, options, _show(asked, mode, printer))
     if artifacts is not None and mode != "quiet":
-        events = () if ended.result is None else ended.result.events
-        printer.remark(artifacts_line(events, str(artifacts.folder)))
+        printer.remark(_saved(artifacts, tree, options, ended))
     sys.exit(exit_status(ended))
+
+
+def _saved(artifacts: FolderArtifactService, tree: Agent, options: RunOptions, ended: Ended) -> str:
+    result = ended.result
+    if result is None:
+        return artifacts_line((), str(artifacts.folder), lambda _name, _version: None)
+    key = SessionKey(tree.name, options.user_id, result.session_id)
+    return artifacts_line(
+        result.events,
+        str(artifacts.folder),
+        lambda name, version: artifacts.path_of(key, name, version),
+    )
 
 
 def _execute(tree: Agent, options: RunOptions, show: Show) -> Ended:

@@ -6,8 +6,10 @@ Pure: no event loop, no clock. Whatever an agent said, the text is fit for a ter
 from __future__ import annotations
 
 import json
+import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final, assert_never, cast
 
 from parallel_agent.errors import describe
@@ -44,21 +46,45 @@ def event_lines(event: Event) -> str:
 def error_lines(error: BaseException) -> str:
     """Return type and message, and the notes that say where it came from."""
     kind, said = describe(error)
+    place = _own_place(error)
     found: object = getattr(error, "__notes__", None)
     notes = cast("list[object]", found) if isinstance(found, list) else []
-    text = "\n".join([f"{kind}: {said}" if said else kind, *map(str, notes)])
+    first = f"{kind}: {said}" if said else kind
+    text = "\n".join([first, *([place] if place else []), *map(str, notes)])
     return harmless(text).replace("\n", f"\n{_INDENT}")
 
 
-def artifacts_line(events: Iterable[Event], folder: str) -> str:
-    """Return which artifacts were saved, the newest version of each, and where."""
+def _own_place(error: BaseException) -> str:
+    """Return the innermost place in code that is neither ours nor trio's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(_OTHERS)]
+    return (
+        f"in {own[-1].filename}:{own[-1].lineno} (--traceback shows the way there)" if own else ""
+    )
+
+
+_OTHERS: Final = tuple(
+    str(Path(sys.modules[name].__file__ or "").parent)
+    for name in ("parallel_agent", "session", "trio")
+    if name in sys.modules
+)
+"""What is not the user's own code."""
+
+
+def artifacts_line(
+    events: Iterable[Event], folder: str, where: Callable[[str, int], Path | None]
+) -> str:
+    """Return which artifacts were saved, the newest version of each, and in which file."""
     saved: dict[str, int] = {}
     for event in events:
         saved.update(event.actions.artifact_delta)
     if not saved:
         return f"no artifact was saved in {one_line(folder)}"
-    listed = ", ".join(f"{one_line(name)} (version {saved[name]})" for name in sorted(saved))
-    return f"saved in {one_line(folder)}: {listed}"
+    listed = [
+        f"saved {one_line(name)} (version {saved[name]}): {one_line(str(where(name, saved[name])))}"
+        for name in sorted(saved)
+    ]
+    return "\n".join(listed)
 
 
 def traceback_lines(error: BaseException) -> str:

@@ -188,7 +188,10 @@ def test_artifacts_are_kept_in_the_folder(call: Call, write: Write, tmp_path: Pa
     """
     folder = tmp_path / "kept"
     ended = call("run", write(source), "--artifacts", folder)
-    assert ended.err.splitlines()[-1] == f"saved in {folder}: report.md (version 1)"
+    said, _, path = ended.err.splitlines()[-1].partition(": ")
+    assert said == "saved report.md (version 1)"
+    assert Path(path).is_relative_to(folder)
+    assert Path(path).read_text() == "final"
     assert {file.read_text() for file in folder.rglob("report.md")} == {"draft", "final"}
 
 
@@ -205,10 +208,12 @@ def test_a_failure_is_told_in_short_and_by_the_exit_status(
     call: Call, write: Write, mode: str
 ) -> None:
     ended = call("run", mode, write(FAILS))
-    assert ended.err.splitlines() == [
-        "failed: ValueError: no \\x1b[31mluck",
-        "    raised by agent line/fails",
-    ]
+    first, place, last = ended.err.splitlines()
+    assert first == "failed: ValueError: no \\x1b[31mluck"
+    assert place.startswith("    in ")
+    assert ".py:" in place
+    assert "--traceback" in place
+    assert last == "    raised by agent line/fails"
     assert ended.status == 1
     assert mode != "--quiet" or ended.out == ""
 

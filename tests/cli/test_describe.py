@@ -15,7 +15,10 @@ from parallel_agent import (
     FunctionCall,
     FunctionResponse,
     InlineData,
+    InvocationContext,
+    Runner,
     Text,
+    agent,
 )
 from parallel_agent.cli.describe import error_lines, event_lines, traceback_lines
 from session import BranchOutcome, Origin, OtherPart
@@ -133,8 +136,24 @@ def failed(error: BaseException) -> BaseException:
     return raised.value
 
 
+def test_an_error_names_the_innermost_place_in_the_users_code() -> None:
+    _, place = error_lines(failed(ValueError("no"))).split("\n")
+    assert place.strip().startswith(f"in {__file__}:")
+
+
+async def test_an_agents_error_names_the_place_in_the_agent() -> None:
+    @agent
+    async def fails(ctx: InvocationContext) -> None:
+        raise ValueError("here")
+
+    with pytest.raises(ValueError, match="here") as raised:
+        await Runner(fails).run("go")
+    line = fails.function.__code__.co_firstlineno + 2
+    assert f"in {__file__}:{line} " in error_lines(raised.value)
+
+
 def test_an_error_is_its_type_its_message_and_its_notes() -> None:
-    error = failed(ValueError("no\nluck"))
+    error = ValueError("no\nluck")
     error.add_note("raised by agent line/me")
     assert error_lines(error).split("\n") == [
         "ValueError: no",
@@ -144,7 +163,7 @@ def test_an_error_is_its_type_its_message_and_its_notes() -> None:
 
 
 def test_an_error_without_words_is_its_type() -> None:
-    assert error_lines(failed(KeyboardInterrupt())) == "KeyboardInterrupt"
+    assert error_lines(KeyboardInterrupt()) == "KeyboardInterrupt"
 
 
 @given(st.text())
@@ -156,7 +175,7 @@ def test_an_error_cannot_act_on_the_terminal(text: str) -> None:
 
 
 def test_an_error_with_odd_notes_is_shown_all_the_same() -> None:
-    error = failed(ValueError("no"))
+    error = ValueError("no")
     error.__notes__ = [1, "two"]  # type: ignore[list-item]  # somebody does
     assert error_lines(error).split("\n") == ["ValueError: no", "    1", "    two"]
     error.__notes__ = None  # type: ignore[assignment]  # or that

@@ -81,7 +81,7 @@ BAD = [
     ("ratio", True, "state['ratio']"),
     ("user:language", 1, "state['user:language']"),
     ("topics", "tea", "state['topics']: Board has no such key; did you mean 'topic'?"),
-    ("language", "de", "state['language']: Board has no such key"),
+    ("language", "de", "state['language']: Board has no such key; did you mean 'user:language'?"),
 ]
 
 
@@ -190,6 +190,38 @@ async def test_an_output_that_does_not_fit_its_key_fails_the_agent(shape: str) -
         await run(tree)
 
 
+async def test_text_on_the_way_to_an_output_need_not_fit() -> None:
+    @agent(output_key="ratio")
+    async def slow(ctx: InvocationContext) -> AsyncGenerator[Event | str, None]:
+        yield "still thinking"
+        yield Event("done", output=0.5)
+
+    result = await run(slow)
+    assert [dict(event.state_delta) for event in result.events] == [{}, {"ratio": 0.5}]
+
+
+async def test_an_output_that_does_not_fit_is_refused_at_the_yield_and_names_the_agent() -> None:
+    seen: list[str] = []
+
+    @agent(output_key="ratio")
+    async def wrong(ctx: InvocationContext) -> AsyncGenerator[Event, None]:
+        try:
+            yield Event(output="half")
+        except SchemaError as error:
+            seen.append(str(error))
+
+    assert (await run(wrong)).events == ()
+    assert "the output of agent 'wrong', whose output_key it is" in seen[0]
+
+
+def test_an_output_key_that_is_not_declared_is_refused_at_construction() -> None:
+    @agent(output_key="topics")
+    async def deep(ctx: InvocationContext) -> None: ...
+
+    with pytest.raises(SchemaError, match="output_key of 'deep': .*did you mean 'topic'"):
+        Runner(SequentialAgent("outer", [deep]), state_schema=Board)
+
+
 async def test_after_a_refusal_the_branch_can_go_on_emitting() -> None:
     """A refused emit must give back what it has taken of the lane."""
 
@@ -197,7 +229,7 @@ async def test_after_a_refusal_the_branch_can_go_on_emitting() -> None:
     async def stubborn(ctx: InvocationContext) -> AsyncGenerator[Event | str, None]:
         for _ in range(3):
             with pytest.raises(SchemaError):
-                await ctx.emit("no number")
+                await ctx.emit(Event("no number", output="no number"))
         yield Event("fine", output=1.5)
 
     result = await run(stubborn)
