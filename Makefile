@@ -21,8 +21,8 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## *\(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | \
 	while IFS='|' read -r target what; do printf '%-12s %s\n' "$$target" "$$what"; done
 
-run: $(VENV)/.core  ## run a first tree of agents over the folder DIR=...
-	@$(BIN)/python examples/first_tree.py $(if $(DIR),"$(DIR)")
+run: $(VENV)/.core  ## let a tree of agents review the Python code in the folder DIR=...
+	@$(BIN)/parallel-agent run examples/code_health/tree.py --artifacts artifacts "$(DIR)"
 
 test: check suite  ## check, then the test suite
 
@@ -57,7 +57,7 @@ docs: $(VENV)/.dev  ## run the examples in the docs, show the next changelog sec
 	$(BIN)/python -m towncrier build --draft
 
 clean:  ## remove everything that these targets made
-	rm -rf .venv .venv-* build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis \
+	rm -rf .venv .venv-* artifacts build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis \
 		.import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -67,12 +67,12 @@ find_python = { python$(1) -c 'import sys; print(sys.executable)' \
 	python$(1) -c 'import sys; print(sys.executable)'; } 2>/dev/null
 
 # Empty files in the environment remember what was installed into it. One environment for all:
-# `run` asks for the core alone, which is quick; `test` adds the tools.
+# `run` asks for the core and the command line alone, which is quick; `test` adds the tools.
 INSTALL = $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable
 
 $(VENV)/.core: pyproject.toml $(VENV)/pyvenv.cfg
 	@echo "Installing parallel-agent into $(VENV) ..."
-	@$(INSTALL) .
+	@$(INSTALL) '.[cli]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/pyvenv.cfg

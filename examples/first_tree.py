@@ -258,7 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, run the tree, print the summary."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Without DIR it looks at this project's own source. `make run DIR=...` is the same.",
+        epilog="Without DIR it looks at this project's own source.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", metavar="DIR", nargs="?", type=folder, help="where to look")

@@ -65,14 +65,18 @@ from parallel_agent.retry import Retry  # noqa: E402
 from parallel_agent.run import Run  # noqa: E402
 from parallel_agent.runner import Runner  # noqa: E402
 from parallel_agent.schema import Schema, SchemaError, SchemaTypeError  # noqa: E402
+from parallel_agent.state_schema import StateKey  # noqa: E402
 from parallel_agent.tap import ChildEvents  # noqa: E402
 from parallel_agent.workflow.loop import LoopAgent  # noqa: E402
 from parallel_agent.workflow.parallel import ParallelAgent  # noqa: E402
 from parallel_agent.workflow.sequential import SequentialAgent  # noqa: E402
 from session.actions import EventActions  # noqa: E402
+from session.artifact import Artifact, ArtifactService, InMemoryArtifactService  # noqa: E402
 from session.content import Content, FunctionCall, FunctionResponse, InlineData, Text  # noqa: E402
 from session.event import Event  # noqa: E402
+from session.folder_artifacts import FolderArtifactService  # noqa: E402
 from session.in_memory import InMemorySessionService  # noqa: E402
+from session.memory import InMemoryMemoryService, MemoryEntry, MemoryService  # noqa: E402
 from session.request import InputRequest  # noqa: E402
 from session.service import SessionService  # noqa: E402
 from session.state import FrozenValueError, UnstorableError  # noqa: E402
@@ -85,6 +89,8 @@ __all__ = [
     "AgentError",
     "AgentFunctionError",
     "AgentTimeoutError",
+    "Artifact",
+    "ArtifactService",
     "Barrier",
     "BestEffort",
     "BranchCancelledError",
@@ -100,11 +106,14 @@ __all__ = [
     "FanOut",
     "FanOutError",
     "FirstSuccess",
+    "FolderArtifactService",
     "FrozenValueError",
     "FunctionAgent",
     "FunctionCall",
     "FunctionResponse",
     "Handle",
+    "InMemoryArtifactService",
+    "InMemoryMemoryService",
     "InMemorySessionService",
     "InlineData",
     "InputError",
@@ -113,6 +122,8 @@ __all__ = [
     "Limiter",
     "LimiterStatistics",
     "LoopAgent",
+    "MemoryEntry",
+    "MemoryService",
     "MessageRefusedError",
     "MessageTypeError",
     "Outcome",
@@ -140,6 +151,7 @@ __all__ = [
     "State",
     "StateConflictError",
     "StateError",
+    "StateKey",
     "Status",
     "StreamClosedError",
     "Tally",

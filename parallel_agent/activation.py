@@ -28,6 +28,7 @@ from parallel_agent.lane import FREE, IN_FLIGHT, QUEUED, UNPLACED, Lane, sealed_
 from parallel_agent.lifecycle import Status, Step, advance
 from parallel_agent.limiter import Entrance, Slots
 from parallel_agent.overlay import State
+from parallel_agent.schema import SchemaError
 from parallel_agent.shared_state import Layer
 from parallel_agent.transfer import find_target
 from session.content import Content
@@ -297,19 +298,21 @@ class Activation:
         if not text and event.transfer_to_agent is not None:
             find_target(self, event.transfer_to_agent)
         event.seal()
+        # What may be refused comes before a slot is taken, or a tap is asked.
+        if invocation.shared.schema is not None and not event.partial:
+            self._check_fits(event)
         arrivals: list[trio.Event] | None = None
         if self.tap is not None:
             arrivals = await self.tap.admit(self, event)
             if arrivals is None:
                 return event
+        if not event.partial and self._output_key is not None:
+            self._write_output(self._output_after(event))
         slot = lane.slot
         if slot is None or slot.state != FREE:
             slot = lane.another_slot()
-        if not event.partial:
-            if self._output_key is not None:
-                self._write_output(self._output_after(event))
-            if self.state.pending or event.delta:
-                self.state.attach(event, slot)
+        if not event.partial and (self.state.pending or event.delta):
+            self.state.attach(event, slot)
         stamp_origin(event, self.place)
         slot.event = event
         slot.emitter = self
@@ -462,6 +465,24 @@ class Activation:
         target, self._transfer_to = self._transfer_to, None
         return target
 
+    def _check_fits(self, event: Event) -> None:
+        """Refuse an event that brings what the state schema does not allow."""
+        shared = self.invocation.shared
+        shared.check(event.delta)
+        if event.output is not None and self._output_key is not None:
+            self._check_output(event.output)
+
+    def _check_output(self, output: Any) -> None:
+        key = cast("str", self._output_key)
+        try:
+            self.invocation.shared.check({key: output})
+        except SchemaError as error:
+            problems = [
+                (path, f"{why} (the output of agent {self.agent.name!r}, whose output_key it is)")
+                for path, why in error.problems
+            ]
+            raise SchemaError(problems, error.count) from None
+
     def _note_output(self, event: Event) -> None:
         if event.partial:
             return
@@ -477,8 +498,12 @@ class Activation:
         if self._output_key in self.invocation.shared.reducers:
             return  # contributed once, at the end
         if output is not None and output is not self._written_output:
+            try:
+                self.state[cast("str", self._output_key)] = output
+            except SchemaError:
+                # Text on the way to an output that fits, perhaps; `store_output` has the last word.
+                return
             self._written_output = output
-            self.state[cast("str", self._output_key)] = output
 
     def store_output(self) -> None:
         """Write the final output under the agent's ``output_key``, if that has not happened yet.
@@ -492,6 +517,7 @@ class Activation:
         if key in self.invocation.shared.reducers:
             self.state.contribute(key, self.output)
         else:
+            self._check_output(self.output)
             self._write_output(self.output)
 
     def __repr__(self) -> str:

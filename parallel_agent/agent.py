@@ -295,9 +295,12 @@ class _Index:
 
 def _add(table: dict[str, tuple[int, Agent]], name: str, agent: Agent, added: list[str]) -> None:
     if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
-        message = (
-            f"agent name {name!r} is no identifier: letters, digits and underscores, no digit first"
-        )
+        hint = "letters, digits and underscores, no digit first"
+        if not isinstance(name, str):
+            hint = "the name comes first, then the agents below"
+        elif name == "<lambda>":
+            hint = "give a lambda one: agent(function, name=...)"
+        message = f"agent name {name!r:.80} is no identifier: {hint}"
         raise TreeError(message)
     if name == USER:
         message = f"no agent may be called {USER!r}: it is the author of what people say"
@@ -326,6 +329,8 @@ def check_agent(agent: object, what: str) -> None:
     """
     if not isinstance(agent, Agent):
         hint = "; make it one with @agent" if callable(agent) else ""
+        if isinstance(agent, type) and issubclass(agent, Agent):
+            hint = "; make an object of it: call it"
         message = f"{what} is no agent but {agent!r:.80}{hint}"
         raise TreeError(message)
     if "_tree_index" not in vars(agent):

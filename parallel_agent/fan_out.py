@@ -451,9 +451,7 @@ class Crew:
         verdicts = [self.barrier.on_outcome(outcome, tally) for outcome in ended]
         return Verdict.CANCEL_REST in verdicts
 
-    def _own_up(
-        self, error: BaseException, outcomes: list[Outcome], *, interrupted: bool
-    ) -> None:
+    def _own_up(self, error: BaseException, outcomes: list[Outcome], *, interrupted: bool) -> None:
         """Note whose failure the owner is about to raise, and the others on it."""
         if members(error) and all(child.error is not error for child in self.failed.values()):
             # A group of the barrier's: worth another attempt, unless one in it had all of its own.

@@ -9,6 +9,7 @@ Sync throughout: nothing here blocks, so a reader always sees all of an event's 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NoReturn
 
@@ -66,7 +67,10 @@ class State(Mapping[str, Any]):
     def __getitem__(self, key: str) -> Any:
         value = self._visible(key)
         if value is MISSING:
-            raise KeyError(key)
+            near = difflib.get_close_matches(str(key), self._keys(), 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            message = f"{key!r} was never written to state{hint}"
+            raise KeyError(message)
         return value
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -88,6 +92,7 @@ class State(Mapping[str, Any]):
 
         Raises:
             UnstorableError: the value (or the key) has no JSON form.
+            SchemaError: the runner has a state schema, and the write does not fit it.
             StateError: the key has a reducer; see `contribute`.
         """
         kind: type[object] = type(value)  # pyright: ignore[reportUnknownVariableType]  # Any
@@ -102,6 +107,8 @@ class State(Mapping[str, Any]):
                 f"ctx.state.contribute({key!r}, value)"
             )
             raise StateError(message)
+        if self._shared.schema is not None:
+            self._shared.schema.check(key, value)
         lane = self._lane
         if not self.pending and lane.slot is not None and lane.slot.state == FREE:
             visible = self._state.get(key, MISSING)  # as `_visible` would find, without the call
@@ -124,7 +131,8 @@ class State(Mapping[str, Any]):
         Contributions are combined in the order in which their events are recorded, so none is
         lost, whichever branches of this run contribute at the same time. (Another run's to an
         ``app:`` or ``user:`` key are seen as of this run's start.) Combining costs what the
-        reducer costs: ``append`` copies the list, so it is not for lists of thousands.
+        reducer costs: ``append`` copies the list, so it is not for lists of thousands. With a
+        state schema, the result must fit; if not, the event is refused.
 
         Raises:
             UnstorableError: the value has no JSON form.

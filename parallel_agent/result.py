@@ -12,6 +12,7 @@ from parallel_agent.agent import Agent
 from parallel_agent.lifecycle import Status
 from parallel_agent.plugin import Plugins
 from parallel_agent.shared_state import OnConflict
+from parallel_agent.state_schema import StateSchema
 from session.artifact import ArtifactService
 from session.event import Event
 from session.memory import MemoryService
@@ -48,7 +49,8 @@ class Result:
     invocation_id: str
 
     def __repr__(self) -> str:
-        return f"<Result {self.status}: {len(self.events)} events, text {self.text!r:.60}>"
+        why = "" if self.reason is None else f" ({self.reason})"
+        return f"<Result {self.status}{why}: {len(self.events)} events, text {self.text!r:.60}>"
 
 
 @attrs.frozen
@@ -74,6 +76,7 @@ class RunSetup:
     service: SessionService
     reducers: Mapping[str, Reducer]
     on_conflict: OnConflict
+    schema: StateSchema | None
     plugins: Plugins
     random: Random
     artifacts: ArtifactService

@@ -374,7 +374,7 @@ class OpenRun:
 
     def _prepare(self, session: Session, invocation_id: str) -> Activation:
         setup = self._setup
-        shared = SharedState(session, setup.reducers, setup.on_conflict)
+        shared = SharedState(session, setup.reducers, setup.on_conflict, setup.schema)
         scope = trio.CancelScope()
         stream = Stream(
             session=session,

@@ -16,14 +16,16 @@ from parallel_agent.invocation import RunConfig
 from parallel_agent.plugin import Plugin, Plugins
 from parallel_agent.result import Result, RunSetup
 from parallel_agent.run import OpenRun
+from parallel_agent.schema import SchemaError
 from parallel_agent.shared_state import OnConflict
+from parallel_agent.state_schema import StateSchema, as_reducer
 from session.artifact import ArtifactService, InMemoryArtifactService
 from session.content import Content
 from session.event import USER
 from session.in_memory import InMemorySessionService
 from session.memory import InMemoryMemoryService, MemoryService
 from session.service import SessionService
-from session.state import REDUCERS, Reducer
+from session.state import Reducer
 
 __all__ = ["Runner"]
 
@@ -40,6 +42,10 @@ class Runner:
         reducers: state keys whose writes are combined instead of replaced: a function
             ``(current, contribution) -> new``, or the name of one (``append``, ``add``,
             ``merge``, ``max``).
+        state_schema: an attrs class, dataclass or TypedDict whose fields are the keys of the
+            state, with their types and (see `StateKey`) reducers. A write that does not fit is
+            refused with `SchemaError`; keys that are not declared are, too, but for ``temp:``
+            keys. Defaults are not written: a key that was never written is not there.
         on_conflict: what happens when two branches that do not see each other write one key:
             ``"last"`` recorded wins, or ``"error"`` raises `StateConflictError` at the later.
         plugins: hooks into all its runs, asked in this order; see `Plugin`.
@@ -50,7 +56,10 @@ class Runner:
     Raises:
         TreeError: ``tree`` is no agent.
         TypeError: something is not of the kind it must be.
-        ValueError: an unknown reducer or conflict rule; two plugins of one name.
+        SchemaError: an agent's ``output_key`` is not in ``state_schema``.
+        SchemaTypeError: ``state_schema`` has no fields, or one whose type cannot be checked.
+        ValueError: an unknown reducer or conflict rule; two plugins of one name; a key with two
+            reducers.
     """
 
     def __init__(
@@ -62,6 +71,7 @@ class Runner:
         artifact_service: ArtifactService | None = None,
         memory_service: MemoryService | None = None,
         reducers: Mapping[str, Reducer | str] | None = None,
+        state_schema: type[Any] | None = None,
         on_conflict: OnConflict = "last",
         plugins: Iterable[Plugin] = (),
         random: Random | None = None,
@@ -79,13 +89,17 @@ class Runner:
         if on_conflict not in ("last", "error"):
             message = f"on_conflict is 'last' or 'error', not {on_conflict!r}"
             raise ValueError(message)
+        schema = None if state_schema is None else StateSchema(state_schema)
+        if schema is not None:
+            _check_output_keys(tree, schema)
         if session_service is None:
             session_service = InMemorySessionService(clock=clock, new_id=new_id)
         self._setup = RunSetup(
             tree=tree,
             app_name=tree.name if app_name is None else app_name,
             service=session_service,
-            reducers=_as_reducers(reducers),
+            reducers=_as_reducers(reducers, schema),
+            schema=schema,
             on_conflict=on_conflict,
             plugins=Plugins(plugins),
             random=Random() if random is None else random,  # noqa: S311  # jitter, no secret
@@ -137,11 +151,15 @@ class Runner:
 
         Raises:
             MessageTypeError: ``message`` is neither text nor content.
+            SchemaError: ``state_delta`` does not fit the runner's state schema.
         """
         content = _as_message(message)
         if state_delta is not None and not isinstance(state_delta, Mapping):
             wrong = f"state_delta is a mapping of state keys, not {state_delta!r:.80}"
             raise MessageTypeError(wrong)
+        if state_delta is not None and self._setup.schema is not None:
+            for key, value in state_delta.items():
+                self._setup.schema.check(key, value)
         if run_config is not None and not isinstance(run_config, RunConfig):
             wrong = f"run_config must be a RunConfig, not {run_config!r:.80}"
             raise MessageTypeError(wrong)
@@ -183,6 +201,18 @@ class Runner:
         return f"<Runner {self.app_name}: {self.tree!r}>"
 
 
+def _check_output_keys(tree: Agent, schema: StateSchema) -> None:
+    line = [tree]
+    for agent in line:
+        line.extend(agent.sub_agents)
+        if agent.output_key is not None:
+            try:
+                schema.check_key(agent.output_key)
+            except SchemaError as error:
+                where = f"output_key of {agent.name!r}"
+                raise SchemaError([(where, error.why)]) from None
+
+
 def _check_service(name: str, service: object, kind: type[object]) -> None:
     if service is not None and not isinstance(service, kind):
         hint = "; make an object of it: call it" if isinstance(service, type) else ""
@@ -201,19 +231,20 @@ def _as_message(message: object) -> Content | None:
     raise MessageTypeError(wrong)
 
 
-def _as_reducers(reducers: Mapping[str, Reducer | str] | None) -> dict[str, Reducer]:
+def _as_reducers(
+    reducers: Mapping[str, Reducer | str] | None, schema: StateSchema | None
+) -> dict[str, Reducer]:
+    declared = {} if schema is None else schema.reducers
     if reducers is None:
-        return {}
+        return declared
     if not isinstance(reducers, Mapping) or not all(isinstance(key, str) for key in reducers):
         message = f"reducers is a mapping from state keys to reducers, not {reducers!r:.80}"
         raise TypeError(message)
-    return {key: _as_reducer(key, reducer) for key, reducer in reducers.items()}
-
-
-def _as_reducer(key: str, reducer: Reducer | str) -> Reducer:
-    if callable(reducer):
-        return reducer
-    if reducer in REDUCERS:
-        return REDUCERS[reducer]
-    message = f"reducers[{key!r}] is a function or one of {', '.join(REDUCERS)}, not {reducer!r}"
-    raise ValueError(message)
+    twice = [key for key in reducers if key in declared]
+    if twice:
+        message = f"{twice[0]!r} has a reducer in state_schema already; leave it out of reducers"
+        raise ValueError(message)
+    return {
+        **declared,
+        **{key: as_reducer(key, reducer) for key, reducer in reducers.items()},
+    }

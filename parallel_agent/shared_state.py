@@ -17,6 +17,7 @@ import attrs
 from parallel_agent.branch import NEWEST, Branch
 from parallel_agent.errors import StateConflictError, note_reducer
 from parallel_agent.lane import Slot
+from parallel_agent.state_schema import StateSchema
 from session.event import Event, stamp_delta
 from session.session import Session
 from session.state import TEMP_PREFIX, FrozenDict, Reducer, freeze, frozen_dict
@@ -40,10 +41,15 @@ class SharedState:
     """The rules that hold for all branches of one run: reducers, conflicts, and who wrote last."""
 
     def __init__(
-        self, session: Session, reducers: Mapping[str, Reducer], on_conflict: OnConflict
+        self,
+        session: Session,
+        reducers: Mapping[str, Reducer],
+        on_conflict: OnConflict,
+        schema: StateSchema | None = None,
     ) -> None:
         """``session`` is the live session; its state is the shared layer."""
         self.session = session
+        self.schema = schema
         self.reducers = reducers
         self.check_conflicts = on_conflict == "error"
         self._writers: dict[str, tuple[Branch, Event]] = {}
@@ -142,7 +148,19 @@ class SharedState:
                     exc, f"the reducer {name} of state[{key!r}], given {contribution!r:.80}"
                 )
                 raise
+        if self.schema is not None:
+            self.schema.check(key, value)
         return value
+
+    def check(self, delta: Mapping[str, Any]) -> None:
+        """Refuse an event's explicit delta that does not fit the schema.
+
+        Contributions are checked when they have been combined.
+        """
+        if self.schema is not None:
+            for key, value in delta.items():
+                if key not in self.reducers:
+                    self.schema.check(key, value)
 
     def _recorded(self, key: str, before: deque[Slot]) -> Any:
         for slot in reversed(before):

@@ -72,10 +72,11 @@ def lines(text: str) -> list[str]:
 def complaints(page: str, name: str) -> list[str]:
     """Run a page's examples; say where one prints something else than the page does."""
     found = list[str]()
-    namespace: dict[str, Any] = {"__name__": f"docs {name}"}
+    namespace: dict[str, Any] = {"__name__": "__main__"}  # as if each page were a script
     for block, expected in examples(page):
         # As many lines as stand above it, so that a traceback names the page's own line.
-        code = compile("\n" * (block.line - 1) + block.code, name, "exec")
+        # Nor does it inherit the `from __future__` of this one.
+        code = compile("\n" * (block.line - 1) + block.code, name, "exec", dont_inherit=True)
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             exec(code, namespace)  # noqa: S102  # running the examples is the point
         if expected is not None:
@@ -194,7 +195,7 @@ def test_what_is_drawn_from_tables_matches_them() -> None:
 
 def test_the_readme_has_exactly_the_two_commands_to_set_up() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
-    (shell,) = (block.code for block in blocks(readme) if block.language == "sh")
+    shell = next(block.code for block in blocks(readme) if block.language == "sh")
     commands = [line.partition("#")[0].strip() for line in shell.splitlines()]
     assert commands == ["make run", "make test"]
 

@@ -177,12 +177,7 @@ class Table(Shape):
         path = walk.path
         for key, item in value.items():
             path.append(key if type(key) is str else shown(key))
-            # Before the value: a key that is refused may be no key of a dict.
-            before = walk.count
-            name = of_key(key, walk)
-            made = of_value(item, walk)
-            if walk.count == before:
-                items[name] = made
+            items[of_key(key, walk)] = of_value(item, walk)
             path.pop()
         return items
 

@@ -54,7 +54,7 @@ def path_text(where: str, parts: Sequence[str | int]) -> str:
     for part in parts:
         if isinstance(part, int):
             text += f"[{part}]"
-        elif part.isidentifier() and len(part) <= _SHOWN_VALUE:
+        elif part.isidentifier():
             text += f".{part}" if text else part
         else:
             text += f"[{shown(part)}]"

@@ -18,7 +18,6 @@ from parallel_agent.schema._values import Choice
 
 __all__ = ["Field", "Record", "no_such_field"]
 
-_HINTED_NAME: Final = 40
 _SHOWN_NAMES: Final = 10
 
 
@@ -142,11 +141,9 @@ def _property(field: Field, defs: Defs) -> dict[str, Any]:
 
 def no_such_field(name: Any, names: Iterable[str]) -> str:
     """Say that there is no field ``name``, and which could be meant."""
-    # For a name of a sane length: the search is slow, and the name may be hostile.
-    if type(name) is str and len(name) <= _HINTED_NAME:
-        near = difflib.get_close_matches(name, names, 1)
-        if near:
-            return f"there is no such field; did you mean {near[0]!r}?"
+    near = difflib.get_close_matches(name, names, 1) if isinstance(name, str) else []
+    if near:
+        return f"there is no such field; did you mean {near[0]!r}?"
     listed = list(names)
     more = ["…"] if len(listed) > _SHOWN_NAMES else []
     return f"there is no such field (there are: {', '.join(listed[:_SHOWN_NAMES] + more)})"

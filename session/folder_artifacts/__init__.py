@@ -114,6 +114,17 @@ class FolderArtifactService(ArtifactService):
         check_version(version)
         return await self._run(self._disk.load, owner_of(key, name), name, version)
 
+    def path_of(self, key: SessionKey, name: str, version: int) -> Path | None:
+        """Return the file in which a version lies, for people to look at; None if there is none.
+
+        Looks at the disk, and blocks for as long as that takes.
+
+        Raises:
+            ArtifactNameError: the name climbs out of its place, or is none.
+        """
+        check_version(version)
+        return self._disk.path_of(owner_of(key, name), name, version)
+
     async def list_names(self, key: SessionKey) -> list[str]:
         """See `ArtifactService.list_names`."""
         return await self._run(self._disk.all_names, key)

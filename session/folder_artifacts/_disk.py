@@ -265,6 +265,18 @@ class Disk:
         except FileNotFoundError:
             return None  # deleted in the meantime
 
+    def path_of(self, owner: list[str], name: str, version: int) -> Path | None:
+        """The file that holds a version's text or bytes."""
+        artifact = self.find([*owner, *steps_to(name)])
+        if artifact is None:
+            return None
+        folder = artifact / str(version)
+        try:
+            held = sorted(path for path in folder.iterdir() if path.name != ABOUT)
+        except OSError:
+            return None
+        return held[0] if held else None
+
     def versions(self, owner: list[str], name: str) -> list[int]:
         artifact = self.find([*owner, *steps_to(name)])
         return [] if artifact is None else _versions(artifact)

@@ -1,0 +1,93 @@
+"""Ctrl-C and SIGTERM: the first asks the run to end, the second ends the process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import Any, Final, NoReturn, Self
+
+import trio
+
+__all__ = ["Interrupts", "leave_at_once"]
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupts:
+    """Handles the signals while its block runs. ``with`` it, around ``trio.run``.
+
+    Not `trio.open_signal_receiver`, which tells a task: an agent that does not let the event loop
+    run would hold up the second Ctrl-C with the first. A handler of our own runs all the same.
+
+    Args:
+        leave: ends the process, given the number of the second signal.
+
+    Attributes:
+        first: the number of the first signal; None as long as none came.
+    """
+
+    def __init__(self, leave: Callable[[int], object]) -> None:
+        """See the class."""
+        self.first: int | None = None
+        self._leave = leave
+        self._tell: Callable[[], None] | None = None
+        self._before: dict[int, Any] = {}
+
+    async def wait(self) -> int:
+        """Wait for the first signal and return its number."""
+        came = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+        self._tell = lambda: token.run_sync_soon(came.set)
+        try:
+            if self.first is None:
+                await came.wait()
+        finally:
+            self._tell = None
+        return self.first or 0
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is not threading.main_thread():
+            return self  # only the main thread may handle signals
+        for number in SIGNALS:
+            # Ignored from the start, as in the background of a script: so it stays.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_details: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.first is not None:
+            self._leave(number)
+            return
+        self.first = number
+        if self._tell is not None:
+            self._tell()
+
+
+def leave_at_once(number: int) -> NoReturn:
+    """End the process, whatever it is doing; its exit status names the signal.
+
+    Nothing is cleaned up. What was printed has been written, and the terminal gets its cursor back.
+    """
+    # Straight to the file: the signal may have come in the middle of a print.
+    with suppress(OSError, ValueError):
+        # From the terminal itself: standard output may have been redirected in this process.
+        if os.isatty(1):
+            os.write(1, _SHOW_CURSOR)
+    with suppress(OSError):
+        os.write(2, b"\nended at once\n")
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(128 + number)
+
+
+_SHOW_CURSOR: Final = b"\x1b[?25h"
