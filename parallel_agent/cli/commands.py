@@ -15,8 +15,15 @@ import trio
 from rich.console import Console
 
 from parallel_agent.agent import Agent
+from parallel_agent.cli.answers import ReadLine
 from parallel_agent.cli.describe import artifacts_line
-from parallel_agent.cli.inputs import InputError, check_text, find_message, parse_state
+from parallel_agent.cli.inputs import (
+    InputError,
+    check_text,
+    find_message,
+    parse_responses,
+    parse_state,
+)
 from parallel_agent.cli.running import (
     Ended,
     OutputClosedError,
@@ -87,6 +94,7 @@ Examples:
   git diff | parallel-agent run --quiet agents.review:tree > review.txt
   parallel-agent run --json my_tree.py "Is this so?" | jq -r .author
   parallel-agent run my_tree.py --state depth=3 --state 'user:tags=["a", "b"]'
+  parallel-agent run my_tree.py --respond approve=yes
   parallel-agent run my_tree.py --timeout 60 -- "--this is the message"
 
 {_TARGET_HELP}
@@ -107,7 +115,7 @@ Exit status:
     0  completed
     1  failed
     2  could not start: wrong options, no tree at TARGET
-    3  waiting for an answer
+    3  waiting for an answer: nobody was there to give it (see --respond)
   124  cancelled by --timeout
   130  cancelled by Ctrl-C (143: by SIGTERM)
   141  nobody reads the output any more, as in `| head`; the run was cancelled
@@ -136,6 +144,14 @@ Exit status:
     "--artifacts",
     metavar="FOLDER",
     help="Keep what agents save as artifacts in FOLDER; without it they are gone with the run.",
+)
+@click.option(
+    "--respond",
+    "responses",
+    metavar="ID=VALUE",
+    multiple=True,
+    help="Answer a question that an agent asks; may be repeated. ID is the question's id, its "
+    "path, or the agent's name; the value is JSON, yes, no, or text. On a terminal you are asked.",
 )
 @click.option("--timeout", type=float, metavar="SECONDS", help="Cancel the run after so long.")
 @click.option("--live", is_flag=True, help="A live tree, even if this is no terminal.")
@@ -187,6 +203,7 @@ class _Asked:
     session_id: str | None
     user_id: str | None
     artifacts: str | None
+    responses: tuple[str, ...]
     timeout: float | None
     live: bool
     plain: bool
@@ -206,6 +223,7 @@ def _run(asked: _Asked) -> NoReturn:
             session_id = _check_id(asked.session_id, "--session")
             user_id = _check_id(asked.user_id, "--user")
             artifacts = _artifacts_in(asked.artifacts)
+            responses = parse_responses(asked.responses)
             tree = _load(asked.target)
             message = find_message(asked.message, asked.file, sys.stdin, printer.remark)
         except InputError as error:
@@ -217,6 +235,8 @@ def _run(asked: _Asked) -> NoReturn:
         state=state,
         timeout=timeout,
         artifacts=artifacts,
+        responses=responses,
+        read=_reader(mode),
     )
     with _stdout_apart(mode):
         ended = _execute(tree, options, _show(asked, mode, printer))
@@ -277,6 +297,14 @@ def _show(asked: _Asked, mode: Mode, printer: Printer) -> Show:
             return Quiet(printer, full_traceback=full)
         case "live":
             return LiveTree(printer, force_terminal=asked.live, full_traceback=full)
+
+
+def _reader(mode: Mode) -> ReadLine | None:
+    """Return what reads from the person at the terminal; None if there is none."""
+    stdin, stderr = sys.stdin, sys.stderr
+    if mode in ("json", "quiet") or stdin is None or stderr is None:
+        return None
+    return stdin.readline if stdin.isatty() and stderr.isatty() else None
 
 
 def _is_terminal(printer: Printer) -> bool:

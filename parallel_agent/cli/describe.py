@@ -17,6 +17,7 @@ from parallel_agent.observe.harmless import harmless, one_line
 from session.actions import BranchOutcome
 from session.content import Content, FunctionCall, FunctionResponse, InlineData, OtherPart, Text
 from session.event import Event
+from session.request import REQUEST_INPUT
 
 __all__ = ["artifacts_line", "error_lines", "event_lines", "traceback_lines"]
 
@@ -121,6 +122,10 @@ def _parts(content: Content | None) -> Iterator[str]:
                 yield f"thinks: {one_line(part.text, _MAX_VALUE)}"
             case Text():
                 pass
+            case FunctionCall(name=name, args=args) if name == REQUEST_INPUT:
+                yield f"asks: {one_line(str(args.get('message', '')), _MAX_VALUE)}"
+            case FunctionResponse(name=name, response=response) if name == REQUEST_INPUT:
+                yield f"answers: {_value(response.get('result'))}"
             case FunctionCall():
                 yield f"calls {one_line(part.name)} {_value(part.args)}"
             case FunctionResponse():

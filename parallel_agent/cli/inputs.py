@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn, TextIO
 
 from session.state import UnstorableError, freeze
 
-__all__ = ["InputError", "check_text", "find_message", "parse_state"]
+__all__ = ["InputError", "check_text", "find_message", "parse_responses", "parse_state"]
 
 
 class InputError(ValueError):
@@ -46,6 +46,22 @@ def find_message(
     if file is not None:
         return _read_file(file)
     return (_read_stdin(stdin, notice) or None) if _was_put_there(stdin) else None
+
+
+def parse_responses(items: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the answers that ``id=value`` items stand for.
+
+    Raises:
+        InputError: an item is not of that form.
+    """
+    responses = list[tuple[str, str]]()
+    for item in items:
+        name, is_pair, text = check_text(item, "--respond").partition("=")
+        if not is_pair or not name:
+            message = f"--respond takes ID=VALUE, not {item!r}"
+            raise InputError(message)
+        responses.append((name, text))
+    return responses
 
 
 def parse_state(items: Iterable[str]) -> dict[str, Any]:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
 import attrs
 import trio
 
 from parallel_agent.agent import Agent
+from parallel_agent.cli.answers import Answers, ReadLine
 from parallel_agent.cli.signals import Interrupts
+from parallel_agent.invocation import RunConfig
 from parallel_agent.lifecycle import Status
 from parallel_agent.observe.tracker import Tracker
 from parallel_agent.plugin import Plugin
+from parallel_agent.questions import PendingRequest
 from parallel_agent.result import Result
 from parallel_agent.run import Run
 from parallel_agent.runner import Runner
@@ -43,6 +47,8 @@ class RunOptions:
     state: Mapping[str, Any] = attrs.Factory(dict[str, Any])
     timeout: float | None = None
     artifacts: ArtifactService | None = None
+    responses: Sequence[tuple[str, str]] = ()
+    read: ReadLine | None = None
 
 
 @attrs.frozen(eq=False)
@@ -55,6 +61,7 @@ class Ended:
         reason: why it was cancelled, if it was.
         signal: which signal asked for that.
         timed_out: ``timeout`` did.
+        unanswered: what it waits for, if it does.
         duration: how many seconds it took.
     """
 
@@ -64,6 +71,7 @@ class Ended:
     signal: int | None
     timed_out: bool
     duration: float
+    unanswered: tuple[PendingRequest, ...] = ()
 
     @property
     def status(self) -> Status:
@@ -79,6 +87,15 @@ class Show(Protocol):
     @property
     def tracker(self) -> Tracker:
         """A plugin of the run; it knows who is at work."""
+        ...
+
+    @property
+    def remark(self) -> Callable[[str], None]:
+        """Say something to the person at the terminal."""
+        ...
+
+    def aside(self) -> AbstractContextManager[None]:
+        """Draw nothing during this block."""
         ...
 
     def event(self, event: Event) -> None:
@@ -157,11 +174,15 @@ class _Execution:
         self._reason: str | None = None
         self._signal: int | None = None
         self._timed_out = False
+        self._answers = Answers(options.responses, options.read, show.remark, show.aside)
+        self._unanswered: dict[str, PendingRequest] = {}
+        self._nursery: trio.Nursery | None = None
 
     async def run(self) -> Ended:
         began = trio.current_time()
         error: BaseException | None = None
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             nursery.start_soon(self._watch_signals)
             nursery.start_soon(self._watch_time)
             nursery.start_soon(self._watch_clean_up)
@@ -183,6 +204,7 @@ class _Execution:
             signal=self._signal,
             timed_out=self._timed_out,
             duration=trio.current_time() - began,
+            unanswered=tuple(self._unanswered.values()),
         )
 
     async def _read(self) -> None:
@@ -192,9 +214,21 @@ class _Execution:
             user_id=options.user_id,
             session_id=options.session_id,
             state_delta=options.state,
+            run_config=RunConfig(on_wait="stay" if self._answers.has_person else "suspend"),
         ) as self._run:
             async for event in self._run:
                 self._show.event(event)
+                if event.request is not None:
+                    await self._answer(self._run, event.request.id)
+
+    async def _answer(self, run: Run, request_id: str) -> None:
+        for request in run.pending:
+            if request.id == request_id and not await self._answers.from_command(run, request):
+                if self._answers.has_person and self._nursery is not None:
+                    # Beside the loop: the other agents go on meanwhile.
+                    self._nursery.start_soon(self._answers.from_person, run, request)
+                else:
+                    self._unanswered[request.id] = request
 
     def _cancel(self, reason: str) -> None:
         if self._reason is not None:

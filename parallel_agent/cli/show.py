@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TextIO
 
 from rich.console import Console
 
+from parallel_agent.cli.answers import how_to_answer
 from parallel_agent.cli.describe import error_lines, event_lines, traceback_lines
 from parallel_agent.cli.running import Ended, OutputClosedError, Show
 from parallel_agent.lifecycle import Status
@@ -81,6 +82,13 @@ class _Remarks(Show):
     def tracker(self) -> Tracker:
         return self._tracker
 
+    @property
+    def remark(self) -> Callable[[str], None]:
+        return self._printer.remark
+
+    def aside(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
     def event(self, event: Event) -> None:
         pass
 
@@ -94,6 +102,8 @@ class _Remarks(Show):
         if ended.error is None:
             why = f": {one_line(ended.reason)}" if ended.reason else ""
             self._printer.remark(f"{ended.status}{why}{_figures(ended)}")
+            for request in ended.unanswered:
+                self._printer.remark(how_to_answer(request))
             return
         self._printer.remark(f"{ended.status}: {error_lines(ended.error)}")
         if self._full_traceback:
@@ -152,7 +162,12 @@ class LiveTree(_Remarks):
         """``force_terminal``: draw, whatever standard output is."""
         super().__init__(printer, full_traceback=full_traceback)
         console = Console(file=printer.out, force_terminal=force_terminal or None)
-        self._tracker = LiveView("parallel-agent", console=console)
+        self._view = LiveView("parallel-agent", console=console)
+        self._tracker = self._view
+
+    def aside(self) -> AbstractContextManager[None]:
+        """Stop drawing meanwhile."""
+        return self._view.aside()
 
     def cancelling(self, why: str) -> None:
         """Say it below the tree."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -88,6 +89,21 @@ class LiveView(Tracker):
                     vertical_overflow="crop",
                 )
                 self._live.start(refresh=True)
+
+    @contextmanager
+    def aside(self) -> Generator[None, None, None]:
+        """Draw nothing during this block: somebody is to read, and to type."""
+        with self._screen:
+            paused, self._live = self._live, None
+            if paused is not None:
+                paused.stop()
+        try:
+            yield
+        finally:
+            with self._screen:
+                if paused is not None and self._live is None and self.runs:
+                    self._live = paused
+                    paused.start(refresh=True)
 
     async def on_event_callback(self, ctx: InvocationContext, event: Event) -> None:
         """Note what an agent says."""
