@@ -27,14 +27,7 @@ from trio.lowlevel import (
 
 from parallel_agent.activation import NO_INPUT, Activation
 from parallel_agent.agent import Agent
-from parallel_agent.barrier import (
-    Barrier,
-    Outcome,
-    Tally,
-    Verdict,
-    failure_despite,
-    had_failed,
-)
+from parallel_agent.barrier import Barrier, Outcome, Tally, Verdict, failure_despite, had_failed
 from parallel_agent.branch import Branch, Place
 from parallel_agent.drive import activate, pass_on, raise_unless_left_open, suspend
 from parallel_agent.errors import (

@@ -122,6 +122,10 @@ class Tap:
         self._readers.unpark_all()
         try:
             await held.decided.wait()
+        except BaseException:
+            # Passed on all the same, if it was cancelled and has not run since: never to arrive.
+            held.arrived.set()
+            raise
         finally:
             del self._held[id(event)]
         return held if held.passed else None

@@ -860,6 +860,29 @@ def test_dropping_what_its_agent_has_withdrawn_is_no_error() -> None:
     assert run_tree(doing(body)).result.text == "fine"
 
 
+@given(st.random_module())
+def test_an_event_may_be_passed_on_in_the_very_moment_in_which_its_agent_is_cancelled(
+    scheduler: object,
+) -> None:
+    """Cancelled, the child has not run yet: passing on must not wait for what never arrives."""
+
+    @agent
+    async def child(ctx: InvocationContext) -> Yields:
+        with trio.move_on_after(1):
+            yield "at the last moment"
+        yield "kept"
+
+    @agent
+    async def run(ctx: InvocationContext) -> Yields:
+        async with ctx.open_agent(child) as events:
+            async for event in events:
+                if event.text != "kept":
+                    await trio.sleep(1)
+                yield event
+
+    assert texts(run_tree(run).delivered)[-1] == "kept"
+
+
 def test_an_event_withdrawn_on_its_way_to_the_reader_cannot_become_the_editors() -> None:
     """Passed on, it is queued behind a slow reader; then its agent is cancelled."""
 

@@ -142,15 +142,10 @@ def test_what_was_said_in_time_is_kept() -> None:
 def test_no_time_at_all_is_over_at_the_first_wait(kind: str) -> None:
     made = leaf("a", "never")
     made = made.with_options(timeout=0) if kind == "timeout" else made.with_options(idle_timeout=0)
-    if kind == "timeout":
-        ended = run_tree(made)
-        assert timed_out(ended, "a", kind).seconds == 0
-        assert texts(ended.delivered) == []
-        assert ended.time == 0
-    else:
-        # To hand an event over is no idleness; to wait for anything else is.
-        assert run_tree(made).error is None
-        timed_out(run_tree(leaf("a", "x", 1, idle_timeout=0)), "a", kind)
+    ended = run_tree(made)
+    assert timed_out(ended, "a", kind).seconds == 0
+    assert texts(ended.delivered) == []
+    assert ended.time == 0
 
 
 def test_callbacks_count() -> None:
@@ -291,7 +286,7 @@ def test_a_parent_whose_children_are_idle_in_its_own_queue_is_idle() -> None:
     @agent(idle_timeout=2)
     async def parent(ctx: InvocationContext) -> None:
         async with ctx.open_fan_out(max_concurrency=1) as group:
-            group.start(leaf("hangs", trio.inf if hasattr(trio, "inf") else 99))
+            group.start(leaf("hangs", 99))
             group.start(leaf("waits", "x"))
 
     timed_out(run_tree(parent), "parent", "idle_timeout")
@@ -378,20 +373,6 @@ def test_idle_time_goes_on_once_the_reader_is_back() -> None:
     ended = run_tree(leaf("a", "x", 9, idle_timeout=2), pause=5)
     timed_out(ended, "a", "idle_timeout")
     assert ended.time == 7
-
-
-async def _answer_after(seconds: float, tree: Agent) -> Any:
-    async with Runner(tree).open() as run:
-        async for event in run:
-            if event.request is not None:
-                await trio.sleep(0)
-                await _later(seconds)
-                await run.respond(event.request.id, "yes")
-    return run.result.output
-
-
-async def _later(seconds: float) -> None:
-    await trio.sleep(seconds)
 
 
 @pytest.mark.parametrize("below", [False, True])
@@ -649,16 +630,17 @@ def test_an_agent_that_says_something_else_instead_is_timed_out_and_has_a_note()
     assert error.__notes__[0] == "then, in cleaning up: BoomError: instead"
 
 
-def test_an_agent_that_goes_on_yielding_is_ended_with_a_note() -> None:
+def test_an_agent_that_goes_on_yielding_fails_as_one_that_cannot_be_cancelled() -> None:
     @agent(timeout=2)
     async def stubborn(ctx: InvocationContext) -> Yields:
         while True:
             with suppress(trio.Cancelled):
-                await trio.sleep(1)
                 yield "on"
+                await trio.sleep(1)
 
-    error = timed_out(run_tree(stubborn), "stubborn")
-    assert UncancellableAgentError.__name__ in error.__notes__[0]
+    ended = run_tree(stubborn)
+    assert isinstance(ended.error, UncancellableAgentError)
+    assert ended.time == 2
 
 
 @given(st.booleans(), st.random_module())
@@ -761,6 +743,11 @@ def test_a_scope_of_the_runs_around_it_is_no_timeout_of_an_agent() -> None:
     assert run_virtual(main) == 2
 
 
+# Whoever drops a generator half way is told so by trio; not what these tests are about.
+_dropped = pytest.mark.filterwarnings("ignore:.*was garbage collected before:ResourceWarning")
+
+
+@_dropped
 @pytest.mark.parametrize("timeout", [1, 3, 50])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_helper_that_holds_a_scope_over_a_yield_is_told_so(kind: str, timeout: float) -> None:
@@ -801,6 +788,7 @@ def test_a_helper_that_holds_a_scope_over_a_yield_is_told_so(kind: str, timeout:
     assert "still sound" in texts(ended.delivered)
 
 
+@_dropped
 def test_a_helper_of_that_kind_is_told_so_at_every_attempt_but_not_tried_again() -> None:
     begun = Diary()
 
