@@ -12,7 +12,7 @@ over is an `AgentTimeoutError`.
 from __future__ import annotations
 
 import trio
-from trio.lowlevel import checkpoint_if_cancelled
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
 from parallel_agent.activation import Activation
 from parallel_agent.errors import AgentTimeoutError, RunEndedError, holds, note_clean_up
@@ -43,10 +43,7 @@ async def perform_attempts(activation: Activation) -> None:
         succeeded = False
         try:
             failure = await _attempt(activation)
-            if failure is None:
-                # What is still on its way must have arrived before it is counted.
-                await activation.fence()
-                succeeded = True
+            succeeded = failure is None
         finally:
             activation.end_attempt(below, succeeded=succeeded)
         if failure is None:
@@ -56,8 +53,9 @@ async def perform_attempts(activation: Activation) -> None:
                 activation.given_up = failure
             raise failure
         put_back(activation)
-        activation.next_attempt()
+        activation.place.void = True
         await _pause(activation, retry.delay(number, activation.invocation.random))
+        activation.next_attempt()
 
 
 async def _pause(activation: Activation, seconds: float) -> None:
@@ -66,10 +64,11 @@ async def _pause(activation: Activation, seconds: float) -> None:
     slots.step_aside()
     try:
         await trio.sleep(seconds)
-        if activation.barren:
-            # A sibling has failed in this very moment, and is about to cancel this one: what a
-            # new attempt came to would hang on the scheduler.
-            activation.scope.cancel("a sibling branch has failed")
+        if not seconds:
+            # A sibling that failed in the same tick cancels this one in the next (see
+            # `parallel_agent.fan_out.Crew.watch`). Begun in that tick, an attempt could fail
+            # before or after, as the scheduler takes them, and with it the error that is raised.
+            await cancel_shielded_checkpoint()
             await checkpoint_if_cancelled()
     except BaseException:
         slots.stay_aside()
@@ -102,6 +101,7 @@ async def _attempt(activation: Activation) -> BaseException | None:
         with total, idle:
             try:
                 await perform(activation)
+                # What is still on its way must have arrived before it is counted.
                 await activation.fence()
                 # Too late is too late, also if the agent did not notice.
                 await checkpoint_if_cancelled()

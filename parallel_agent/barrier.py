@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from enum import Enum
 from typing import ClassVar, Final
 
@@ -41,6 +42,8 @@ __all__ = [
     "Tally",
     "Verdict",
     "WaitAll",
+    "failure_despite",
+    "had_failed",
 ]
 
 
@@ -151,8 +154,10 @@ class Barrier(ABC):
     def failure(self, outcomes: Sequence[Outcome]) -> BaseException | None:
         """Say, once all have ended, what the fan-out raises; None for nothing.
 
-        ``outcomes`` are in declaration order. The losers of a decision that has been taken
-        already (an escalating event, a quorum that was reached) are among them.
+        ``outcomes`` are in declaration order. The losers of a decision that was taken before
+        (an escalating event, a quorum that was reached) are among them. What an escalating event
+        or a person has ended is no failure of the fan-out: it is shown as cancelled, and it is
+        also asked what would be raised if it had completed; if nothing, nothing is.
         """
 
 
@@ -298,6 +303,40 @@ POLICIES: Final[dict[type[_Listed], Policy]] = {
     kind: kind.policy for kind in (FailFast, WaitAll, BestEffort, FirstSuccess, Quorum, Escalate)
 }
 """What each policy does, in one table."""
+
+
+def failure_despite(
+    barrier: Barrier, outcomes: Sequence[Outcome], cut_off: AbstractSet[str]
+) -> BaseException | None:
+    """Return what the fan-out raises, provided that it would have done so in any case.
+
+    ``cut_off`` are the paths of branches that a decision from elsewhere has ended: had they been
+    left alone, they might have completed.
+    """
+    if cut_off:
+        at_best = [
+            attrs.evolve(outcome, status=Status.COMPLETED, error=None, own=False)
+            if outcome.path in cut_off
+            else outcome
+            for outcome in outcomes
+        ]
+        if barrier.failure(at_best) is None:
+            return None
+    return barrier.failure(outcomes)
+
+
+def had_failed(barrier: Barrier, outcomes: Sequence[Outcome], width: int | None) -> bool:
+    """Whether the fan-out had failed of itself, though it was cancelled before all was over.
+
+    So it had if nothing was cut off by that, or if ``barrier`` had decided by then.
+    """
+    ended = [outcome for outcome in outcomes if outcome.error is None or outcome.own]
+    ended = [outcome for outcome in ended if outcome.status is not Status.CANCELLED]
+    if len(ended) == len(outcomes):
+        return True
+    failed = sum(outcome.status is Status.FAILED for outcome in ended)
+    tally = Tally(width, _completed(ended), failed)
+    return any(barrier.on_outcome(outcome, tally) is Verdict.CANCEL_REST for outcome in ended)
 
 
 def _failures(outcomes: Sequence[Outcome]) -> list[Outcome]:

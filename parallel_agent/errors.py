@@ -273,7 +273,9 @@ def note_origin(error: BaseException, path: str) -> None:
     Notes are best effort: an exception that cannot take one stays without. One object raised
     again and again does not collect them: earlier notes of ours are replaced.
     """
-    kept = [note for note in _notes(error) if not note.startswith(_OUR_NOTES[:2])]
+    kept = _notes(error)
+    if any(note.startswith(_OUR_NOTES[0]) for note in kept):
+        kept = [note for note in kept if not note.startswith(_OUR_NOTES[:2])]
     _set_notes(error, [*kept, f"{_OUR_NOTES[0]}{path}"])
 
 

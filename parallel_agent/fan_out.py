@@ -27,7 +27,7 @@ from trio.lowlevel import (
 
 from parallel_agent.activation import NO_INPUT, Activation
 from parallel_agent.agent import Agent
-from parallel_agent.barrier import Barrier, FailFast, Outcome, Tally, Verdict
+from parallel_agent.barrier import Barrier, Outcome, Tally, Verdict, failure_despite, had_failed
 from parallel_agent.branch import Branch, Place
 from parallel_agent.drive import activate, pass_on, raise_unless_left_open, suspend
 from parallel_agent.errors import (
@@ -77,7 +77,7 @@ async def fan_out(
     owner: Activation,
     tasks: Sequence[Task],
     *,
-    barrier: Barrier | None = None,
+    barrier: Barrier,
     max_concurrency: int | None = None,
 ) -> list[Outcome]:
     """Run ``tasks`` side by side below ``owner``, each on a branch of its own.
@@ -86,9 +86,9 @@ async def fan_out(
 
     Raises:
         FanOutError: ``barrier`` needs more branches than there are.
-        BaseException: the failure that ``barrier`` (by default `FailFast`) chooses.
+        BaseException: the failure that ``barrier`` chooses.
     """
-    crew = Crew(owner, FailFast() if barrier is None else barrier, width=len(tasks))
+    crew = Crew(owner, barrier, width=len(tasks))
     await owner.flush()
     await checkpoint_if_cancelled()
     width = len(tasks)
@@ -212,24 +212,15 @@ class Crew:
         while True:
             await activate(child)
             outcome = outcome_of(child)
-            if outcome.error is None or isinstance(outcome.error, Exception):
-                verdict = self.barrier.on_outcome(outcome, self._counted(outcome))
-            else:
-                verdict = Verdict.CANCEL_REST  # Ctrl-C, SystemExit: no policy waits for the others
-            self._live.pop(child, None)
-            self.owner.release(child)
             now = trio.current_time()
             if since is None:
                 since = now - outcome.duration
             else:  # a person has had it tried again
                 tried = child.place.own_attempt - (not child.was_started)
                 outcome = attrs.evolve(outcome, attempts=tried, duration=now - since)
-            if verdict is Verdict.ASK and self.closed:
-                # A loser's failure; there is nothing left to ask about. Not so that of the branch
-                # whose own event has ended the others.
-                if self._decider is not child:
-                    self._excused.add(outcome.path)
-                verdict = Verdict.GO_ON
+            verdict = self._verdict(child, outcome)
+            self._live.pop(child, None)
+            self.owner.release(child)
             if verdict is not Verdict.ASK:
                 break
             again, verdict, outcome = await self._ask(child, outcome)
@@ -244,17 +235,32 @@ class Crew:
             self._excused.add(outcome.path)
         child.on_escalate = None
         if verdict is Verdict.CANCEL_REST and not self.closed:
-            self.closed = True
-            # Whoever was woken in the same tick takes that step first: a branch that is about to
-            # fail of itself, its sleep being over, would else be cancelled or not as the scheduler
-            # takes them, and with it the error that is raised. But nothing new starts any more.
-            for other in self._live:
-                stop_starting(other)
-            await cancel_shielded_checkpoint()
-            reason = f"branch {child.place.branch} {outcome.status}"
-            self.cancel(reason)
-            if outcome.error is not None and self.on_failure is not None:
-                self.on_failure(reason)
+            await self._cancel_rest(child, outcome)
+
+    def _verdict(self, child: Activation, outcome: Outcome) -> Verdict:
+        if outcome.error is not None and not isinstance(outcome.error, Exception):
+            return Verdict.CANCEL_REST  # Ctrl-C, SystemExit: no policy waits for the others
+        verdict = self.barrier.on_outcome(outcome, self._counted(outcome))
+        if verdict is Verdict.ASK and self.closed:
+            # A loser's failure: there is nothing left to ask about. Not so that of the branch
+            # whose own event has ended the others.
+            if child is not self._decider:
+                self._excused.add(outcome.path)
+            return Verdict.GO_ON
+        return verdict
+
+    async def _cancel_rest(self, child: Activation, outcome: Outcome) -> None:
+        self.closed = True
+        # Whoever was woken in the same tick takes that step first: a branch that is about to
+        # fail of itself, its sleep being over, would else be cancelled or not as the scheduler
+        # takes them, and with it the error that is raised. But nothing new starts any more.
+        for other in self._live:
+            stop_starting(other)
+        await cancel_shielded_checkpoint()
+        reason = f"branch {child.place.branch} {outcome.status}"
+        self.cancel(reason)
+        if outcome.error is not None and self.on_failure is not None:
+            self.on_failure(reason)
 
     async def _ask(
         self, child: Activation, outcome: Outcome
@@ -411,45 +417,18 @@ class Crew:
                 else outcome
                 for outcome in outcomes
             ]
-        if self._excused or interrupted:
-            # What a decision from elsewhere has cut off might have completed. (If the branch that
-            # has decided fails, it has decided nothing.)
-            stands = self._decider is None or self._decider.error is None
-            excused = Status.COMPLETED if stands else Status.CANCELLED
-            at_best = [
-                attrs.evolve(outcome, status=excused, error=None, own=False)
-                if outcome.path in self._excused
-                else attrs.evolve(outcome, status=Status.COMPLETED)
-                if interrupted and outcome.status is Status.CANCELLED
-                else outcome
-                for outcome in outcomes
-            ]
-            if self.barrier.failure(at_best) is None:
-                return None
-            outcomes = [
-                attrs.evolve(outcome, status=Status.CANCELLED, error=None, own=False)
-                if outcome.path in self._excused
-                else outcome
-                for outcome in outcomes
-            ]
-        return self.barrier.failure(outcomes)
+        if self._excused:
+            outcomes = [self._as_counted(outcome) for outcome in outcomes]
+        cut_off = {o.path for o in outcomes if interrupted and o.status is Status.CANCELLED}
+        # If the branch whose event has ended the others fails, it has decided nothing.
+        if self._decider is None or self._decider.error is None:
+            cut_off |= self._excused
+        return failure_despite(self.barrier, outcomes, cut_off)
 
-    def _was_decided(self, outcomes: list[Outcome]) -> bool:
-        """Whether the fan-out would have failed as well if it had not been cancelled itself."""
-        counted = [outcome for outcome in outcomes if outcome.path not in self._excused]
-        cut_off = [
-            outcome
-            for outcome in counted
-            if outcome.status is Status.CANCELLED or (outcome.error is not None and not outcome.own)
-        ]
-        if not cut_off:
-            return True
-        ended = [outcome for outcome in counted if outcome not in cut_off]
-        completed = sum(outcome.status is Status.COMPLETED for outcome in ended)
-        failed = sum(outcome.status is Status.FAILED for outcome in ended)
-        tally = Tally(self.tally.width, completed, failed)
-        verdicts = [self.barrier.on_outcome(outcome, tally) for outcome in ended]
-        return Verdict.CANCEL_REST in verdicts
+    def _as_counted(self, outcome: Outcome) -> Outcome:
+        if outcome.path not in self._excused:
+            return outcome
+        return attrs.evolve(outcome, status=Status.CANCELLED, error=None, own=False)
 
     def _own_up(self, error: BaseException, outcomes: list[Outcome], *, interrupted: bool) -> None:
         """Note whose failure the owner is about to raise, and the others on it."""
@@ -460,7 +439,9 @@ class Crew:
             for child in failed:
                 if child.error is not None and holds(child.error, child.given_up):
                     self.owner.given_up = child.given_up
-            self.owner.combined = (error, not interrupted or self._was_decided(outcomes))
+            counted = [outcome for outcome in outcomes if outcome.path not in self._excused]
+            of_itself = not interrupted or had_failed(self.barrier, counted, self.tally.width)
+            self.owner.combined = (error, of_itself)
             return
         raisers = [child for _, child in sorted(self.failed.items()) if child.error is error]
         chosen = next((child for child in raisers if child.own), raisers[0] if raisers else None)

@@ -99,7 +99,14 @@ class FunctionAgent(Agent):
     @property
     def input_schema(self) -> Schema[Any] | None:
         """What the function's second argument must be; None if it has none."""
-        return None if self._input is None else self._input.schema()
+        try:
+            return None if self._input is None else self._input.schema()
+        except NameError as exc:
+            message = (
+                f"the annotation of the input of agent {self.name!r} cannot be resolved: {exc}; "
+                "what it names must be defined in the module, and not inside a function"
+            )
+            raise AgentFunctionError(message) from None
 
     def run(self, ctx: InvocationContext) -> Any:
         """Call the function."""

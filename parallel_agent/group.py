@@ -25,10 +25,10 @@ from parallel_agent.activation import NO_INPUT, Activation
 from parallel_agent.agent import Agent, check_agent
 from parallel_agent.barrier import Barrier, Outcome
 from parallel_agent.drive import pass_on, suspend
-from parallel_agent.errors import BranchCancelledError, FanOutError, note_clean_up, note_other
+from parallel_agent.errors import BranchCancelledError, FanOutError, RunEndedError, note_other
 from parallel_agent.fan_out import Crew, Task, note_trouble
 from parallel_agent.inputs import to_json
-from parallel_agent.judge import after_cancellation
+from parallel_agent.judge import after_cancellation, split_cancellation
 from parallel_agent.lifecycle import Status
 from parallel_agent.limiter import Entrance, Limiter, Slots
 from parallel_agent.post import send_to
@@ -309,19 +309,17 @@ class OpenFanOut:
                 error = None
         except BaseException as exc:  # noqa: BLE001  # what was left of a group; or scopes out of order
             error = exc
-        # A failure that ended the block is what went wrong, and not what came of ending it.
-        is_clean_up = isinstance(error, Exception) and after_cancellation(self._crew.owner, error)
-        clean_up, failure = (error, None) if self._was_ended and is_clean_up else (None, error)
-        if failure is not None:
+        failure, aside = self._weigh(error)
+        if error is not None:
             crew.closed = True
-            crew.cancel(f"the fan-out's block raised {type(failure).__name__}")
+            crew.cancel(f"the fan-out's block raised {type(error).__name__}")
         try:
             await self._nursery.__aexit__(None, None, None)
         except BaseException as exc:  # noqa: BLE001  # raised below
             failure = failure or exc
         outcomes = group._close()  # noqa: SLF001  # the block and its handle are one thing
         if failure is None:
-            await self._answer(group, outcomes, clean_up)
+            await self._answer(group, outcomes, aside)
             return False
         crew.owner.slots.stay_aside()
         note_trouble(failure, await crew.record(outcomes))
@@ -332,15 +330,28 @@ class OpenFanOut:
             return False
         raise failure
 
+    def _weigh(
+        self, error: BaseException | None
+    ) -> tuple[BaseException | None, BaseException | None]:
+        """Tell what the block has failed with from what comes after a failure of its branches."""
+        owner = self._crew.owner
+        if error is None:
+            return None, None
+        if isinstance(split_cancellation(owner, error), trio.Cancelled | RunEndedError):
+            return None, error
+        # A failure that ended the block is what went wrong, and not what came of ending it.
+        if self._was_ended and isinstance(error, Exception) and after_cancellation(owner, error):
+            return None, error
+        return error, None
+
     async def _answer(
-        self, group: FanOut, outcomes: list[Outcome], clean_up: BaseException | None
+        self, group: FanOut, outcomes: list[Outcome], aside: BaseException | None
     ) -> None:
         handled = [] if self._was_ended else group._errors_handled()  # noqa: SLF001  # as above
         try:
             await self._crew.answer(outcomes, handled=handled)
         except BaseException as exc:
-            if clean_up is not None:
-                note_clean_up(exc, clean_up)
+            note_trouble(exc, aside)
             raise
-        if clean_up is not None:
-            raise clean_up
+        if aside is not None:
+            raise aside

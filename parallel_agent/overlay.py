@@ -189,7 +189,7 @@ class State(Mapping[str, Any]):
 
     def _keys(self) -> dict[str, None]:
         keys = dict.fromkeys(self._state)
-        for slot in reversed(self._lane.in_flight()):
+        for slot in reversed(self._in_flight()):
             keys.update(dict.fromkeys(slot.late or ()))
             if slot.event is not None and not slot.event.partial:
                 keys.update(dict.fromkeys(slot.event.delta))
@@ -211,7 +211,7 @@ class State(Mapping[str, Any]):
             contributions.append(found)
             found = MISSING
         if found is MISSING:
-            for slot in lane.in_flight():
+            for slot in self._in_flight():
                 found = _in_slot(slot, key)
                 if isinstance(found, Contributions):
                     contributions.append(found)
@@ -223,6 +223,18 @@ class State(Mapping[str, Any]):
         for contribution in reversed(contributions):
             found = self._shared.reduce(key, found, contribution.items)
         return found
+
+    def _in_flight(self) -> list[Slot]:
+        """Return what is on its way and to be seen, newest first.
+
+        Not so what an attempt that has failed has left on its way.
+        """
+        layer = self.layer
+        return [
+            slot
+            for slot in self._lane.in_flight()
+            if slot.layer is None or (layer is not None and layer.lies_on(slot.layer))
+        ]
 
     # The runtime's side.
 

@@ -11,6 +11,7 @@ an agent failed, and an exception of the body leaves as itself.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import Any, Literal, NoReturn, final
 
@@ -210,7 +211,11 @@ class Run:
 
         Raises:
             RunEndedError: the run has ended, and none was.
+            ReadError: ``predicate`` is no plain function of an event.
         """
+        if not callable(predicate) or iscoroutinefunction(predicate):
+            message = f"wait_for() takes a plain function of an event, not {predicate!r:.80}"
+            raise ReadError(message)
         async for event in self:
             if predicate(event):
                 return event

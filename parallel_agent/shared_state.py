@@ -165,8 +165,8 @@ class SharedState:
     def _recorded(self, key: str, before: deque[Slot]) -> Any:
         for slot in reversed(before):
             event = slot.event
-            if event is None or event.partial:
-                continue
+            if event is None or event.partial or slot.layer is not None:
+                continue  # an attempt's writes are not recorded with it
             for settled in (slot.temporary, event.delta):
                 if settled is not None and key in settled:
                     return settled[key]
@@ -220,6 +220,13 @@ class Layer(Mapping[str, Any]):
         self._below: Mapping[str, Any] = shared.session.state if below is None else below
         self.writes: dict[str, Any] = {}
         self.writers: dict[str, tuple[Branch, Event]] = {}
+
+    def lies_on(self, other: object) -> bool:
+        """Return whether ``other`` is this layer, or one below it."""
+        layer: object = self
+        while isinstance(layer, Layer) and layer is not other:
+            layer = layer._below  # noqa: SLF001  # another of the same kind
+        return layer is other
 
     def apply(self, writes: Mapping[str, Any]) -> None:
         """Take the writes of an event that is being handed out."""

@@ -24,8 +24,9 @@ from trio.lowlevel import ParkingLot, checkpoint, enable_ki_protection
 from parallel_agent.activation import Activation
 from parallel_agent.agent import Agent
 from parallel_agent.drive import activate, outcome_error, pass_on, place_child, suspend
-from parallel_agent.errors import ReadError, note_other
+from parallel_agent.errors import ReadError, RunEndedError, note_other
 from parallel_agent.invocation import IdleWatch
+from parallel_agent.judge import split_cancellation
 from parallel_agent.lane import UNPLACED
 from parallel_agent.lifecycle import Status
 from session.event import Event, stamp_origin
@@ -121,6 +122,10 @@ class Tap:
         self._readers.unpark_all()
         try:
             await held.decided.wait()
+        except BaseException:
+            # Passed on all the same, if it was cancelled and has not run since: never to arrive.
+            held.arrived.set()
+            raise
         finally:
             del self._held[id(event)]
         return held if held.passed else None
@@ -309,7 +314,10 @@ class OpenAgent:
             error = error or exc
         parent.release(child)
         parent.let_tap_go(self._tap)
-        if error is None:
+        is_end = error is not None and isinstance(
+            split_cancellation(parent, error), trio.Cancelled | RunEndedError
+        )
+        if error is None or (is_end and child.error is not None and not events._told):  # noqa: SLF001  # one thing in two parts
             await self._answer(child, events)
             return False
         parent.slots.stay_aside()
@@ -328,6 +336,6 @@ class OpenAgent:
                 raise
         if child.status is Status.WAITING:
             await suspend(parent)
-        if child.error is not None and not events._told:  # noqa: SLF001  # one thing in two parts
+        if child.error is not None and not events._told:  # noqa: SLF001  # as above
             pass_on(parent, child, child.error)
             raise child.error

@@ -5,7 +5,6 @@ What agents make of it is in ``tests/workflow/test_limits.py``.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import attrs

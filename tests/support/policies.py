@@ -96,7 +96,7 @@ class Row:
 
 @attrs.frozen(repr=False)
 class Team:
-    """A ParallelAgent. ``answers`` are a person's, with how long each takes, round and round."""
+    """A ParallelAgent. ``answers`` are a person's, with how long each takes; then it is "skip"."""
 
     name: str
     members: tuple[Node, ...] = attrs.field(converter=tuple)
@@ -104,9 +104,15 @@ class Team:
     limit: int | None = None
     tries: int = 1
     timeout: int | None = None
-    answers: tuple[tuple[Choice, int], ...] = attrs.field(default=(("skip", 0),), converter=tuple)
+    answers: tuple[tuple[Choice, int], ...] = attrs.field(default=(), converter=tuple)
     __repr__ = as_code
     _repr_pretty_ = printed
+
+    def answer(self, number: int, times: Times) -> tuple[Choice, float]:
+        """Return the answer to a question, counted from 0, and the seconds it takes."""
+        number = min(number, len(self.answers))
+        choice, beats = (*self.answers, ("skip", 0))[number]
+        return choice, times.of(f"{self.name}/answer {number}", beats)
 
 
 Node: TypeAlias = Worker | Row | Team
@@ -146,7 +152,7 @@ class Times:
                 keys += [f"{node.name}/{what}" for what in ("last", "clean_up")]
                 keys += [f"{node.name}/{number}" for number in range(len(node.acts))]
             elif isinstance(node, Team):
-                keys += [f"{node.name}/answer {number}" for number in range(len(node.answers))]
+                keys += [f"{node.name}/answer {number}" for number in range(len(node.answers) + 1)]
         self._offsets = dict(zip(keys, _roots(), strict=False))
 
     def of(self, key: str, beats: int = 0) -> float:
@@ -565,10 +571,9 @@ class _Oracle:
         crew.questions.append(question)
         try:
             self._emit(task, crew.owner, f"asks about {child.path}")
-            number = self._runs[team.name] % len(team.answers)
+            choice, seconds = team.answer(self._runs[team.name], self._times)
             self._runs[team.name] += 1
-            choice, beats = team.answers[number]
-            yield self._after(f"{team.name}/answer {number}", beats)
+            yield self._world.now + seconds
             line = Line(self._world.now, "user", crew.owner.branch, f"answers {choice}")
             self._log.append(line)
         except _Cut:
@@ -603,7 +608,7 @@ class _Oracle:
             ]
             # What was cut off by somebody else's decision might have completed.
             at_best = completed
-            if crew.escalated is not None and crew.escalated.failure is None:
+            if interrupted or (crew.escalated is not None and crew.escalated.failure is None):
                 at_best += len(crew.excused)
             at_best += sum(endings[at].status == "cancelled" for at in counted) * interrupted
             if at_best < quorum:
@@ -616,7 +621,7 @@ class _Oracle:
         elif isinstance(policy, FailFast | Escalate):
             return (own or failed or [None])[0]
         if combined is not None:
-            combined.spent = all(failure.spent for failure in own or failed)
+            combined.spent = any(failure.spent for failure in own or failed)
             if interrupted and cut_off:
                 ended = [endings[at].status for at in counted if endings[at].name not in cut_off]
                 combined.own = is_settled(policy, width, ended)

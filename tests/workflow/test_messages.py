@@ -6,6 +6,7 @@ What holds for drawn trees and readers is in ``tests/properties/test_two_way.py`
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Final
 
@@ -69,11 +70,11 @@ async def read(run: Run, at: Callable[[Event], Any] | None = None) -> list[Event
     return got
 
 
-def silent(ctx: InvocationContext) -> Any:
-    return trio.sleep_forever()
+async def silent(ctx: InvocationContext) -> None:
+    await trio.sleep_forever()
 
 
-# -------------------------------------------------------------------------------- what it becomes
+# ---------------------------------------------------------------------------------- what it becomes
 
 
 async def test_a_message_is_an_event_of_the_users_on_that_branch(
@@ -323,7 +324,7 @@ async def test_an_agent_may_send_to_itself(autojump_clock: MockClock) -> None:
     assert (await Runner(alone).run()).output == "note"
 
 
-# ----------------------------------------------------------------------------------- none is lost
+# ------------------------------------------------------------------------------------- none is lost
 
 
 @attrs.frozen
@@ -372,7 +373,8 @@ async def hold(talk: Talk) -> list[tuple[int, str]]:
 
     async with trio.open_nursery() as nursery, Runner(impatient).open() as run:
         nursery.start_soon(send_all, run)
-        await read(run, lambda _: trio.sleep(talk.pause))
+        async for _ in run:
+            await trio.sleep(talk.pause)
     return received
 
 
@@ -458,7 +460,7 @@ async def test_a_branch_that_a_person_lets_try_again_gets_its_messages_again(
     assert run.result.output == {"unlucky": "done with the work"}
 
 
-# ------------------------------------------------------------------------------------- who sees it
+# -------------------------------------------------------------------------------------- who sees it
 
 
 async def test_a_message_is_in_its_branchs_history_and_not_in_a_siblings(
@@ -512,7 +514,7 @@ async def test_a_message_to_the_parent_is_not_seen_by_branches_forked_before(
     assert seen == {"child": ["begin"], "after": ["begin", "for the parent"]}
 
 
-# -------------------------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------------------------- what is refused
 
 
 async def unchanged(run: Run, send: Callable[[], Any], match: str) -> None:
@@ -561,7 +563,7 @@ async def test_each_branch_has_an_inbox_of_its_own(autojump_clock: MockClock) ->
         await wait_all_tasks_blocked()
         await run.send("1", to="fan.a")
         await run.send("2", to="fan.b")
-        with pytest.raises(MessageRefusedError, match="inbox of branch 'fan.a' is full"):
+        with pytest.raises(MessageRefusedError, match=r"inbox of branch 'fan\.a' is full"):
             await run.send("3", to="fan.a")
         await read(run)
 
@@ -642,9 +644,7 @@ async def test_a_branch_that_a_sibling_has_ended_is_refused(autojump_clock: Mock
             await clean_up(ctx)
 
     stop = Event("stop", actions=EventActions(escalate=True))
-    tree = ParallelAgent(
-        "fan", [leaf("ender", 1, lambda ctx: ctx.emit(stop)), leaf("ended", wait)]
-    )
+    tree = ParallelAgent("fan", [leaf("ender", 1, lambda ctx: ctx.emit(stop)), leaf("ended", wait)])
     async with Runner(tree).open() as run:
         assert (await anext(run)).text == "stop"
         await unchanged(
@@ -659,9 +659,7 @@ async def test_a_message_queued_when_a_sibling_ends_its_branch_is_withdrawn(
     autojump_clock: MockClock,
 ) -> None:
     stop = Event("stop", actions=EventActions(escalate=True))
-    tree = ParallelAgent(
-        "fan", [leaf("ender", lambda ctx: ctx.emit(stop)), leaf("ended", silent)]
-    )
+    tree = ParallelAgent("fan", [leaf("ender", lambda ctx: ctx.emit(stop)), leaf("ended", silent)])
     async with Runner(tree).open() as run:
         await wait_all_tasks_blocked()
         sent = await run.send("too late", to="fan.ended")
@@ -704,7 +702,7 @@ async def test_a_handle_whose_branch_has_ended_refuses(autojump_clock: MockClock
         async with ctx.open_fan_out() as group:
             handle = group.start(leaf("short"))
             await handle
-            with pytest.raises(MessageRefusedError, match="'boss.short@1' has ended: nobody"):
+            with pytest.raises(MessageRefusedError, match=r"'boss\.short@1' has ended: nobody"):
                 await handle.send("hello")
         with pytest.raises(MessageRefusedError, match="none"):
             await handle.send("hello")
@@ -731,7 +729,7 @@ async def test_receiving_after_the_agent_has_ended_is_refused(autojump_clock: Mo
     assert (await Runner(tree).run()).status is Status.COMPLETED
 
 
-# ---------------------------------------------------------------------- a message and the rest of it
+# --------------------------------------------------------------------- a message and the rest of it
 
 
 @pytest.mark.parametrize("barrier", [FailFast(), Escalate()])
@@ -769,6 +767,29 @@ async def test_waiting_for_a_message_takes_nobodys_slot(autojump_clock: MockCloc
     assert one.statistics().in_use == 0
 
 
+async def test_a_receive_cancelled_while_it_waits_for_its_slot_loses_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    """The message is there, but another agent works, and patience ends before that does."""
+    one = Limiter(1)
+    heard: list[str] = []
+
+    async def impatient(ctx: InvocationContext) -> None:
+        with trio.move_on_after(3) as patience:
+            heard.append((await ctx.receive()).text)
+        assert patience.cancelled_caught
+        heard.append(f"then {(await ctx.receive()).text}")
+
+    busy = SequentialAgent("s", [leaf("later", 1), leaf("busy", 5, limiter=one)])
+    tree = ParallelAgent("fan", [leaf("a", impatient, limiter=one), busy])
+    async with Runner(tree).open() as run:
+        with trio.move_on_after(2):
+            await anext(run)
+        await run.send("hello", to="fan.a")
+        await read(run)
+    assert heard == ["then hello"]
+
+
 async def test_waiting_for_a_message_is_not_being_idle(autojump_clock: MockClock) -> None:
     async def later(run: Run) -> None:
         await trio.sleep(100)
@@ -783,7 +804,11 @@ async def test_waiting_for_a_message_is_not_being_idle(autojump_clock: MockClock
     assert run.result.text == "a heard at last"
 
 
-SERVICES: Final = [partial(SlowService, 1), partial(BatchingService, 1), partial(BatchingService, 0)]
+SERVICES: Final = [
+    partial(SlowService, 1),
+    partial(BatchingService, 1),
+    partial(BatchingService, 0),
+]
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=["slow", "slow batching", "batching"])
@@ -816,14 +841,15 @@ async def test_a_store_that_fails_on_a_message_ends_the_run_with_its_error(
             await super().append(key, events, expected_seq=expected_seq)
 
     runner = Runner(listener("a"), session_service=Failing(99))
-    with quiet(generation=0), pytest.raises(StoreError):
+    with quiet(generation=0):
         async with runner.open() as run:
             await run.send("hello")
-            await read(run)
+            with pytest.raises(StoreError):
+                await read(run)
     assert run.result.status is Status.FAILED
 
 
-# ---------------------------------------------------------------------- nobody is left to send any
+# ----------------------------------------------------------------------- nobody is left to send any
 
 
 def behind_a_shield(diary: list[str], wait: Callable[[InvocationContext], Any]) -> Agent:
@@ -847,18 +873,33 @@ async def test_a_shielded_receive_does_not_keep_a_run_from_being_left(
 ) -> None:
     diary: list[str] = []
     tree = behind_a_shield(diary, lambda ctx: ctx.receive())
-    with trio.CancelScope() as outer:
-        try:
-            async with Runner(tree).open() as run:
-                await anext(run)
-                if way == "raise":
-                    raise KeyError
-                if way == "cancel":
-                    outer.cancel()
-                    await trio.sleep_forever()
-        except KeyError:
-            assert way == "raise"
+    leaving = pytest.raises(KeyError) if way == "raise" else nullcontext()
+    with trio.CancelScope() as outer, leaving:
+        async with Runner(tree).open() as run:
+            await anext(run)
+            if way == "raise":
+                raise KeyError
+            if way == "cancel":
+                outer.cancel()
+                await trio.sleep_forever()
     assert diary == ["gave up"]
+    assert run.result.status is Status.CANCELLED
+
+
+@pytest.mark.parametrize("asks", [False, True], ids=["receive", "request_input"])
+async def test_who_has_been_waiting_behind_a_shield_is_woken_when_the_reader_leaves(
+    asks: bool,  # noqa: FBT001  # a parameter of the test
+    autojump_clock: MockClock,
+) -> None:
+    async def stubborn(ctx: InvocationContext) -> None:
+        with trio.CancelScope(shield=True):
+            await (ctx.request_input("well?") if asks else ctx.receive())
+
+    async with Runner(leaf("a", stubborn)).open() as run:
+        with trio.move_on_after(5) as patience:
+            while True:
+                await anext(run)  # the question, if it is one
+        assert patience.cancelled_caught
     assert run.result.status is Status.CANCELLED
 
 
@@ -871,8 +912,8 @@ async def test_a_shielded_receive_does_not_keep_a_run_alive_whose_store_has_fail
         [behind_a_shield(diary, lambda ctx: ctx.receive()), leaf("b", 1, "this one fails")],
     )
     runner = Runner(tree, session_service=FailingService(2))
-    with pytest.raises(StoreError):
-        async with runner.open() as run:
+    async with runner.open() as run:
+        with pytest.raises(StoreError):
             await read(run)
     assert diary == ["gave up"]
 

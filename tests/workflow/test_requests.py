@@ -55,9 +55,7 @@ Answers: TypeAlias = dict[str, Any]
 """What agents were answered, by name."""
 
 
-def asker(
-    name: str, prompt: str = "well?", *, into: Answers | None = None, **asking: Any
-) -> Agent:
+def asker(name: str, prompt: str = "well?", *, into: Answers | None = None, **asking: Any) -> Agent:
     """Return an agent that asks once, and says what it was answered."""
 
     @agent(name=name)
@@ -82,7 +80,7 @@ async def read(run: Run, at: Callable[[Event], Any] | None = None) -> list[Event
     return got
 
 
-async def answer_all(run: Run, value: Any = True) -> list[Event]:
+async def answer_all(run: Run, value: Any = "yes") -> list[Event]:
     """Read to the end, and answer every question at once."""
 
     async def answer(event: Event) -> None:
@@ -114,9 +112,7 @@ async def test_a_question_is_an_event_of_the_agents(autojump_clock: MockClock) -
         assert event.request.id == f"{run.invocation_id}:fan/a#1"
         assert (event.request.prompt, event.request.schema) == ("May I?", {"type": "boolean"})
         assert run.pending == (
-            PendingRequest(
-                event.request.id, "May I?", {"type": "boolean"}, "a", "fan.a", "fan/a"
-            ),
+            PendingRequest(event.request.id, "May I?", {"type": "boolean"}, "a", "fan.a", "fan/a"),
         )
         await run.respond(event.request.id, True)
         await read(run)
@@ -209,7 +205,7 @@ async def test_a_question_is_there_once_it_has_been_handed_out(autojump_clock: M
     tree = ParallelAgent("fan", [asker("a"), asker("b")])
     async with Runner(tree).open() as run:
         await wait_all_tasks_blocked()  # both are on their way
-        assert run.pending == ()
+        assert [one.id for one in run.pending] == []
         for count in (1, 2):
             await anext(run)
             assert len(run.pending) == count
@@ -301,7 +297,7 @@ async def test_with_a_service_that_takes_its_time_it_is_the_same(
         assert kinds == [True, False]  # the question, then the answer
 
 
-# ------------------------------------------------------------------------------------------- ids
+# ---------------------------------------------------------------------------------------------- ids
 
 
 async def test_ids_are_the_same_in_two_runs_but_for_the_invocation(
@@ -377,7 +373,7 @@ async def test_an_answered_question_makes_nothing_ambiguous(autojump_clock: Mock
 
     async with Runner(leaf("a", both)).open() as run:
         first, _ = await read_until_asked(run, 2)
-        with pytest.raises(ResponseRefusedError, match="'a' is ambiguous .*open: '.*', '.*'"):
+        with pytest.raises(ResponseRefusedError, match=r"'a' is ambiguous .*open: '.*', '.*'"):
             await run.respond("a", 1)
         await run.respond(first, 1)
         await run.respond("a", 2)
@@ -386,7 +382,7 @@ async def test_an_answered_question_makes_nothing_ambiguous(autojump_clock: Mock
         await read(run)
 
 
-# ------------------------------------------------------------------------------ what an answer is
+# -------------------------------------------------------------------------------- what an answer is
 
 
 class Colour(enum.Enum):
@@ -624,13 +620,11 @@ async def test_the_question_of_a_branch_that_a_sibling_ended_is_withdrawn(
     autojump_clock: MockClock,
 ) -> None:
     stop = Event("stop", actions=EventActions(escalate=True))
-    tree = ParallelAgent(
-        "fan", [asker("a"), leaf("b", 1, lambda ctx: ctx.emit(stop), 5)]
-    )
+    tree = ParallelAgent("fan", [asker("a"), leaf("b", 1, lambda ctx: ctx.emit(stop), 5)])
     async with Runner(tree).open() as run:
         (request_id,) = await read_until_asked(run)
         assert (await anext(run)).text == "stop"
-        with pytest.raises(ResponseRefusedError, match="has ended|was withdrawn"):
+        with pytest.raises(ResponseRefusedError, match=r"has ended|was withdrawn"):
             await run.respond(request_id, 1)  # at once
         await wait_all_tasks_blocked()
         await refused(run, request_id, "was withdrawn")
@@ -689,9 +683,7 @@ async def test_time_that_is_over_is_a_typed_error(autojump_clock: MockClock) -> 
 
 
 @pytest.mark.parametrize("default", [0, None, False, "x"])
-async def test_time_that_is_over_gives_the_default(
-    default: Any, autojump_clock: MockClock
-) -> None:
+async def test_time_that_is_over_gives_the_default(default: Any, autojump_clock: MockClock) -> None:
     answers: Answers = {}
     async with Runner(asker("a", timeout=2, default=default, into=answers)).open() as run:
         await read(run)
@@ -744,7 +736,8 @@ def test_an_answer_counts_if_it_was_given_in_time_whenever_it_arrives(
         tree = SequentialAgent("s", [leaf("before", asked_at), asks])
         async with trio.open_nursery() as nursery, Runner(tree).open() as run:
             nursery.start_soon(person, run)
-            await read(run, lambda event: trio.sleep(0 if event.request else arrives_after))
+            async for event in run:
+                await trio.sleep(0 if event.request else arrives_after)
         return run.result.text
 
     text = run_virtual(main)
@@ -789,7 +782,7 @@ async def test_asking_after_the_agent_has_ended_is_refused(autojump_clock: MockC
     assert (await Runner(tree).run()).status is Status.COMPLETED
 
 
-# ------------------------------------------------------------------------------------- who may ask
+# -------------------------------------------------------------------------------------- who may ask
 
 
 async def test_tasks_of_one_agent_ask_side_by_side(autojump_clock: MockClock) -> None:
@@ -945,7 +938,7 @@ async def test_waiting_for_a_person_is_not_being_idle(autojump_clock: MockClock)
     assert run.result.text == "a got 1"
 
 
-# ------------------------------------------------------------------------ a question that is dropped
+# ----------------------------------------------------------------------- a question that is dropped
 
 
 class Filter(Plugin):
@@ -956,7 +949,9 @@ class Filter(Plugin):
         self.act = act
 
     async def on_event_callback(
-        self, ctx: InvocationContext, event: Event
+        self,
+        ctx: InvocationContext,  # noqa: ARG002  # of the hook
+        event: Event,
     ) -> Event | DropEvent | None:
         return self.act(event) if event.request is not None else None
 
@@ -1007,12 +1002,13 @@ async def test_a_failure_that_nobody_is_asked_about_is_raised(autojump_clock: Mo
 async def test_a_question_that_a_plugin_puts_in_other_words_is_asked_in_those(
     autojump_clock: MockClock,
 ) -> None:
-    def censor(event: Event) -> None:
+    def censor(event: Event) -> Event:
         (call,) = event.function_calls
         call = attrs.evolve(call, args={**call.args, "message": "[censored]"})
         event.content = Content(call)
+        return event
 
-    runner = Runner(asker("a", "the secret?"), plugins=[Filter(lambda event: censor(event))])
+    runner = Runner(asker("a", "the secret?"), plugins=[Filter(censor)])
     async with runner.open() as run:
         event = await anext(run)
         assert event.request is not None
@@ -1067,7 +1063,7 @@ async def test_a_question_that_whoever_reads_it_drops_gives_the_default(
     assert texts((await Runner(tree).run()).events) == ["a got 'no'", "the end"]
 
 
-# -------------------------------------------------------------------------- nobody is left to answer
+# ------------------------------------------------------------------------- nobody is left to answer
 
 
 def asks_behind_a_shield(diary: list[str]) -> Agent:
@@ -1106,12 +1102,12 @@ async def test_a_shielded_question_does_not_keep_a_run_alive_whose_store_has_fai
 
     diary: list[str] = []
     runner = Runner(asks_behind_a_shield(diary), session_service=Failing())
-    with pytest.raises(StoreError):
-        async with runner.open() as run:
-            await anext(run)
-            run.cancel()
-            await read_until_asked(run)
-            await run.respond("stubborn", "yes")
+    async with runner.open() as run:
+        await anext(run)
+        run.cancel()
+        await read_until_asked(run)
+        await run.respond("stubborn", "yes")
+        with pytest.raises(StoreError):
             await read(run)
     assert diary == ["gave up"]
 

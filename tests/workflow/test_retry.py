@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from parallel_agent import (
     Agent,
-    AgentTimeoutError,
     Barrier,
     BestEffort,
     Event,
@@ -32,7 +31,6 @@ from parallel_agent import (
     Quorum,
     QuorumError,
     Retry,
-    RunConfig,
     Runner,
     SequentialAgent,
     Status,
@@ -367,7 +365,7 @@ def _cancelled_by(how: str, flaky: Agent) -> Ended:
     async def main() -> Ended:
         ended = None
         with trio.move_on_after(2 if how == "scope" else 100):
-            if how == "run.cancel" or how == "break":
+            if how in {"run.cancel", "break"}:
                 async with Runner(tree).open() as run:
                     async for event in run:
                         if event.text == "now":
@@ -447,6 +445,18 @@ def test_no_attempt_begins_once_a_sibling_has_failed_in_the_same_moment(
     assert isinstance(ended.error, BoomError)
     assert ended.error.args == ("b",)
     assert began(diary) == ["p/a"]
+
+
+@given(st.permutations(["a", "b", "c"]), st.integers(0, 1), st.random_module())
+def test_of_branches_that_give_up_in_the_same_moment_the_first_one_fails_the_fan_out(
+    order: list[str], delay: int, scheduler: object
+) -> None:
+    retry = Retry(3, initial_delay=delay, jitter=0)
+    workers = [failing(name, [], retry=retry) for name in order]
+    ended = run_tree(ParallelAgent("p", workers))
+    assert isinstance(ended.error, BoomError)
+    assert ended.error.args == (order[0],)
+    assert set(ended.outcomes("p").values()) == {"failed"}
 
 
 # -------------------------------------------------------------------------------- what is recorded
@@ -637,7 +647,12 @@ def test_the_next_run_sees_the_log_as_it_is() -> None:
 
 def test_an_output_of_a_failed_attempt_is_never_the_next_ones() -> None:
     emits: Script = lambda _: Event("half", output={"half": True})  # noqa: E731  # a step of a script
-    for last, output in [((), None), (("text",), "text"), ((lambda _: Event(output=1),), 1)]:
+    scripts: list[tuple[list[Script], Any]] = [
+        ([], None),
+        (["text"], "text"),
+        ([lambda _: Event(output=1)], 1),
+    ]
+    for last, output in scripts:
         ended = run_tree(tries("flaky", ["x", emits, BoomError()], last))
         assert ended.error is None
         assert ended.result.output == output
@@ -780,7 +795,7 @@ class Watcher(Plugin):
         self.notes.append(f"after {ctx.path}")
 
     async def on_agent_error_callback(self, ctx: InvocationContext, error: Exception) -> Any:
-        self.notes.append(f"error {ctx.path}")
+        self.notes.append(f"error {ctx.path}: {error}".rstrip(": "))
         return self.answer
 
     def on_agent_end(self, ctx: InvocationContext, outcome: Outcome) -> None:
@@ -828,7 +843,7 @@ def test_a_failing_plugin_makes_an_attempt_fail() -> None:
         async def after_agent_callback(self, ctx: InvocationContext) -> None:
             self.asked += 1
             if self.asked < 3:
-                raise BoomError
+                raise BoomError(ctx.path)
 
     diary = Diary()
     run_tree(Runner(tries("flaky", ["x"], diary=diary, retry=AT_ONCE), plugins=[Broken()]))
@@ -910,7 +925,7 @@ def test_a_retry_around_a_child_without_one_tries_it_again(how: str) -> None:
 def test_however_deep_retries_are_nested_the_innermost_decides(
     line: list[str], data: st.DataObject
 ) -> None:
-    """Each agent around the one that fails has a retry or has none: it is tried as often as that."""
+    """Each agent around the one that fails has a retry, or has none."""
     diary = Diary()
     counts = [data.draw(st.sampled_from([None, 2, 3]), label="attempts") for _ in (*line, 0)]
     retries = [None if n is None else Retry(n, initial_delay=0) for n in counts]

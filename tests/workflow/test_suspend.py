@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from parallel_agent import (
     FirstSuccess,
     InvocationContext,
     LoopAgent,
+    MessageRefusedError,
     Outcome,
     ParallelAgent,
     Plugin,
@@ -66,7 +68,7 @@ def statuses(ended: Ended) -> dict[str, int]:
     return {name: getattr(counts, name) for name in names if getattr(counts, name)}
 
 
-# ----------------------------------------------------------------------------- how the run ends
+# --------------------------------------------------------------------------------- how the run ends
 
 
 async def test_a_run_that_nobody_answers_ends_as_waiting(autojump_clock: MockClock) -> None:
@@ -123,8 +125,10 @@ async def test_a_loop_ends_with_its_sub_agent(autojump_clock: MockClock) -> None
 async def test_everything_above_waits_at_any_depth(autojump_clock: MockClock) -> None:
     tree: Agent = asker("a")
     for level in range(20):
-        tree = SequentialAgent(f"s{level}", [tree]) if level % 2 else ParallelAgent(
-            f"p{level}", [tree, leaf(f"sibling{level}")]
+        tree = (
+            SequentialAgent(f"s{level}", [tree])
+            if level % 2
+            else ParallelAgent(f"p{level}", [tree, leaf(f"sibling{level}")])
         )
     ended = await suspended(tree)
     assert ended.result.status is Status.WAITING
@@ -165,11 +169,8 @@ async def test_an_agent_that_catches_it_and_returns_still_waits(
     autojump_clock: MockClock,
 ) -> None:
     async def stubborn(ctx: InvocationContext) -> None:
-        with trio.CancelScope():
-            try:
-                await ctx.request_input("well?")
-            except BaseException:  # noqa: BLE001, S110  # bad manners are the point
-                pass
+        with suppress(BaseException):  # bad manners
+            await ctx.request_input("well?")
 
     assert (await suspended(leaf("a", stubborn))).result.status is Status.WAITING
 
@@ -226,9 +227,7 @@ async def test_a_default_is_for_those_who_wait(autojump_clock: MockClock) -> Non
 async def test_with_a_service_that_takes_its_time_it_is_the_same(
     service: Callable[[], SlowService], autojump_clock: MockClock
 ) -> None:
-    runner = Runner(
-        ParallelAgent("fan", [asker("a"), leaf("b", "x")]), session_service=service()
-    )
+    runner = Runner(ParallelAgent("fan", [asker("a"), leaf("b", "x")]), session_service=service())
     ended = await suspended(runner)
     assert ended.outcomes("fan") == {"a": "waiting", "b": "completed"}
     await check_run(runner, ended.run)
@@ -274,7 +273,7 @@ async def test_a_run_that_is_left_while_it_is_being_suspended_is_cancelled(
     assert [str(outcome.status) for outcome in run.outcomes("fan")] == ["waiting", "cancelled"]
 
 
-# ----------------------------------------------------------------------- an answer given in time
+# -------------------------------------------------------------------------- an answer given in time
 
 
 async def read_answering(run: Run, value: Any = "yes") -> list[Event]:
@@ -319,7 +318,7 @@ async def test_a_refused_answer_does_not_count(autojump_clock: MockClock) -> Non
     assert run.result.status is Status.WAITING
 
 
-# ------------------------------------------------------------------------------------- barriers
+# ----------------------------------------------------------------------------------------- barriers
 
 
 async def test_a_winner_is_not_held_up(autojump_clock: MockClock) -> None:
@@ -384,7 +383,7 @@ async def test_a_question_about_a_failure_waits_too(autojump_clock: MockClock) -
     assert ended.outcomes("fan") == {"a": "waiting", "b": "completed"}
 
 
-# -------------------------------------------------------------------------- at run time, and retries
+# ------------------------------------------------------------------------- at run time, and retries
 
 
 async def test_a_map_waits_with_its_items(autojump_clock: MockClock) -> None:
@@ -483,18 +482,16 @@ async def test_plugins_are_told_once(autojump_clock: MockClock) -> None:
 
     class Teller(Plugin):
         def on_agent_end(self, ctx: InvocationContext, outcome: Outcome) -> None:
-            told.append(f"{outcome.path} {outcome.status}")
+            told.append(f"{ctx.path} {outcome.status}")
 
-        async def on_agent_error_callback(
-            self, ctx: InvocationContext, error: Exception
-        ) -> None:
-            told.append(f"error {error!r}")
+        async def on_agent_error_callback(self, ctx: InvocationContext, error: Exception) -> None:
+            told.append(f"{ctx.path}: {error!r}")
 
     await suspended(Runner(ParallelAgent("fan", [asker("a"), leaf("b")]), plugins=[Teller()]))
     assert sorted(told) == ["fan waiting", "fan/a waiting", "fan/b completed"]
 
 
-# ------------------------------------------------------------------------------- messages are others
+# ----------------------------------------------------------------------- messages are another thing
 
 
 async def test_waiting_for_a_message_is_not_waiting_for_a_person(
@@ -520,12 +517,12 @@ async def test_a_branch_that_waits_for_a_person_takes_no_messages(
         await anext(run)
         with trio.move_on_after(1):
             await anext(run)
-        with pytest.raises(Exception, match="no branch 'fan.a' is running .*: fan.b"):
+        with pytest.raises(MessageRefusedError, match=r"'fan\.a' is running .*: fan\.b"):
             await run.send("hello", to="fan.a")
         assert [event.author async for event in run] == ["fan"]
 
 
-# ----------------------------------------------------------------------------------------- and not
+# ------------------------------------------------------------------------------------------ and not
 
 
 async def test_by_default_a_run_waits_on(autojump_clock: MockClock) -> None:
