@@ -302,7 +302,12 @@ async def test_other_reducers_may_be_given_beside_the_schema() -> None:
 @given(
     st.dictionaries(
         st.sampled_from(["topic", "ratio", "user:language", "other"]),
-        st.one_of(st.none(), st.integers(), st.floats(allow_nan=False), st.text(max_size=3)),
+        st.one_of(
+            st.none(),
+            st.integers(-(2**60), 2**60),
+            st.floats(allow_nan=False, allow_infinity=False),
+            st.text(max_size=3),
+        ),
         max_size=4,
     )
 )
