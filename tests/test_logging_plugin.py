@@ -156,7 +156,7 @@ def test_of_several_failures_the_one_that_the_run_ends_with_is_told(log: Log) ->
         try:
             await ctx.run_agent(below)
         except BoomError as error:
-            raise ValueError("hotter") from error  # noqa: EM101, TRY003  # a short one
+            raise ValueError("hotter") from error  # a short one
 
     log.run(SequentialAgent("s", [leaf("a", replace)]))
     (end,) = log.kept.of("run_end")
