@@ -190,6 +190,8 @@ class Stream:
                     self.close()
                 else:
                     await self._refill()
+            except GeneratorExit:
+                raise  # the event loop has died, and this is the garbage collector: nobody waits
             except KeyboardInterrupt as exc:
                 interrupt = exc
             except _StoreFailed as failed:

@@ -384,21 +384,23 @@ def test_a_replacement_writes_what_its_own_delta_says_and_nothing_else() -> None
     assert dict(ended.result.state) == {"k": 1}
 
 
-def test_the_actions_an_agent_uses_again_are_its_own_still() -> None:
+@pytest.mark.parametrize("writes", [True, False], ids=["writing", "not writing"])
+def test_the_actions_an_agent_uses_again_are_its_own_still(*, writes: bool) -> None:
     actions = EventActions(state_delta={"k": 1})
 
     def mark(_ctx: InvocationContext, event: Event) -> None:
-        event.actions.state_delta = {**event.actions.state_delta, "marked": True}
+        event.actions.state_delta = {**event.actions.state_delta, "marked": event.text}
         event.actions.escalate = True
 
     async def emit(ctx: InvocationContext) -> None:
         for text in ("one", "two"):
-            ctx.state["pending"] = text
+            if writes:
+                ctx.state["pending"] = text
             await ctx.emit(Event(text, actions=actions))
 
     ended = run_looking(leaf("a", emit), mark)
     assert deltas(ended.delivered) == [
-        {"k": 1, "pending": text, "marked": True} for text in ("one", "two")
+        {"k": 1, "marked": text} | ({"pending": text} if writes else {}) for text in ("one", "two")
     ]
     assert (dict(actions.state_delta), actions.escalate) == ({"k": 1}, False)
 
@@ -691,7 +693,7 @@ def test_a_changed_write_that_does_not_fit_the_schema_says_so_in_a_note_and_chan
         gone: int
 
     async def emit(ctx: InvocationContext) -> None:
-        ctx.state.update({"k": 1, "gone": 1})
+        ctx.state.update({"gone": 1, "k": 1})
         with pytest.raises(SchemaError) as raised:
             await ctx.emit("bad")
         assert raised.value.__notes__ == ["the event had passed the plugins p0"]
