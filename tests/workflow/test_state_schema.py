@@ -218,7 +218,7 @@ def test_an_output_key_that_is_not_declared_is_refused_at_construction() -> None
     @agent(output_key="topics")
     async def deep(ctx: InvocationContext) -> None: ...
 
-    with pytest.raises(SchemaError, match="output_key of 'deep': .*did you mean 'topic'"):
+    with pytest.raises(SchemaError, match=r"output_key of 'deep': .*did you mean 'topic'"):
         Runner(SequentialAgent("outer", [deep]), state_schema=Board)
 
 
