@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import count
-from typing import Any, Final, Literal, TypeAlias, assert_never
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from itertools import count, repeat
+from typing import Any, Final, Literal, TypeAlias, TypeVar, assert_never
 
 import attrs
 
@@ -32,10 +32,14 @@ from tests.support.simulation import (
 
 __all__ = [
     "Case",
+    "Choice",
+    "End",
     "Ending",
     "Expected",
+    "Kind",
     "Line",
     "Node",
+    "OnCancel",
     "Row",
     "Team",
     "Times",
@@ -54,6 +58,22 @@ OnCancel: TypeAlias = Literal["passes", "returns", "fails", "exits"]
 Choice: TypeAlias = Literal["retry", "skip", "abort"]
 
 
+def _acts(acts: Iterable[tuple[int, Kind]]) -> tuple[tuple[int, Kind], ...]:
+    return tuple(acts)
+
+
+def _ends(ends: Iterable[End]) -> tuple[End, ...]:
+    return tuple(ends)
+
+
+def _members(members: Iterable[Node]) -> tuple[Node, ...]:
+    return tuple(members)
+
+
+def _answers(answers: Iterable[tuple[Choice, int]]) -> tuple[tuple[Choice, int], ...]:
+    return tuple(answers)
+
+
 @attrs.frozen(repr=False)
 class Worker:
     """An agent that says something, with pauses before it, and ends.
@@ -70,9 +90,9 @@ class Worker:
     """
 
     name: str
-    acts: tuple[tuple[int, Kind], ...] = attrs.field(default=(), converter=tuple)
+    acts: tuple[tuple[int, Kind], ...] = attrs.field(default=(), converter=_acts)
     last: int = 0
-    ends: tuple[End, ...] = attrs.field(default=("returns",), converter=tuple)
+    ends: tuple[End, ...] = attrs.field(default=("returns",), converter=_ends)
     when_cancelled: OnCancel = "passes"
     clean_up: int = 0
     goodbye: bool = False
@@ -87,7 +107,7 @@ class Row:
     """A SequentialAgent."""
 
     name: str
-    members: tuple[Node, ...] = attrs.field(converter=tuple)
+    members: tuple[Node, ...] = attrs.field(converter=_members)
     tries: int = 1
     timeout: int | None = None
     __repr__ = as_code
@@ -99,12 +119,12 @@ class Team:
     """A ParallelAgent. ``answers`` are a person's, with how long each takes; then it is "skip"."""
 
     name: str
-    members: tuple[Node, ...] = attrs.field(converter=tuple)
+    members: tuple[Node, ...] = attrs.field(converter=_members)
     policy: Barrier = attrs.field(factory=FailFast)
     limit: int | None = None
     tries: int = 1
     timeout: int | None = None
-    answers: tuple[tuple[Choice, int], ...] = attrs.field(default=(), converter=tuple)
+    answers: tuple[tuple[Choice, int], ...] = attrs.field(default=(), converter=_answers)
     __repr__ = as_code
     _repr_pretty_ = printed
 
@@ -143,8 +163,8 @@ class Times:
     adding them up is exact.
     """
 
-    def __init__(self, tree: Node) -> None:
-        """Give everything in ``tree`` that takes time an offset of its own."""
+    def __init__(self, tree: Node, *, apart: bool = True) -> None:
+        """Give everything in ``tree`` that takes time an offset of its own; or let things meet."""
         keys = ["stop"]
         for node in nodes_of(tree):
             keys += [f"{node.name}/timeout", f"{node.name}/delay"]
@@ -153,7 +173,8 @@ class Times:
                 keys += [f"{node.name}/{number}" for number in range(len(node.acts))]
             elif isinstance(node, Team):
                 keys += [f"{node.name}/answer {number}" for number in range(len(node.answers) + 1)]
-        self._offsets = dict(zip(keys, _roots(), strict=False))
+        offsets = _roots() if apart else repeat(0.0)
+        self._offsets = dict(zip(keys, offsets, strict=False))
 
     def of(self, key: str, beats: int = 0) -> float:
         """Return the seconds that this takes."""
@@ -188,7 +209,8 @@ def is_settled(policy: Barrier, width: int, ended: Sequence[str]) -> bool:
     quorum = quorum_of(policy)
     if quorum is not None:
         completed = sum(status == "completed" for status in ended)
-        return completed >= quorum or width - (len(ended) - completed) < quorum
+        at_best = width - (len(ended) - completed)
+        return not completed < quorum <= at_best
     return isinstance(policy, FailFast) and "failed" in ended
 
 
@@ -270,10 +292,14 @@ class _FailedError(SimulatedError):
 
     @property
     def fatal(self) -> bool:
-        return self.shown[0] == "exited"
+        return bool(self.shown[0] == "exited")
 
 
 _Cut: Final = (CancelledHereError, _SealedError)
+
+T = TypeVar("T")
+_Asking: TypeAlias = Generator["float | list[Task]", None, T]
+"""A part of a `Body` that comes to something."""
 
 
 @attrs.define(eq=False)
@@ -542,13 +568,13 @@ class _Oracle:
 
     def _consequence(
         self, task: Task, crew: _Crew, position: int, child: _Live
-    ) -> Iterator[Any]:  # a Body that returns a choice
+    ) -> _Asking[Choice | None]:
         failure, team = child.failure, crew.team
         statuses = [ending.status for ending in crew.endings.values()]
         if failure is not None and failure.fatal:
             ends = True
         elif failure is not None and isinstance(team.policy, Escalate):
-            choice = "skip" if crew.escalated is None else "abort"
+            choice: Choice = "skip" if crew.escalated is None else "abort"
             if not crew.closed:
                 choice = yield from self._ask(task, crew, child)
             if choice == "retry":
@@ -565,7 +591,7 @@ class _Oracle:
             crew.cancel(self._world.now)
         return None
 
-    def _ask(self, task: Task, crew: _Crew, child: _Live) -> Iterator[Any]:
+    def _ask(self, task: Task, crew: _Crew, child: _Live) -> _Asking[Choice]:
         team, around = crew.team, task.scope
         question = task.scope = Scope(around)
         crew.questions.append(question)
@@ -586,46 +612,48 @@ class _Oracle:
     def _answer(
         self, crew: _Crew, endings: Sequence[Ending], *, interrupted: bool
     ) -> _FailedError | None:
-        policy, width = crew.team.policy, len(endings)
-        failures = [failure for _, failure in sorted(crew.failures.items())]
-        for failure in failures:
+        policy = crew.team.policy
+        for _, failure in sorted(crew.failures.items()):
             if failure.fatal:
                 return failure
-        quorum = quorum_of(policy)
-        counted = [at for at in range(width) if at not in crew.excused]
+        counted = [at for at in range(len(endings)) if at not in crew.excused]
         failed = [crew.failures[at] for at in counted if at in crew.failures]
         own = [failure for failure in failed if failure.own]
-        cut_off = [
-            endings[at].name
-            for at in counted
-            if endings[at].status == "cancelled" or (at in crew.failures and not endings[at].own)
-        ]
+        if isinstance(policy, FailFast | Escalate):
+            return next(iter(own or failed), None)
         combined: _FailedError | None = None
-        if quorum is not None:
-            completed = sum(endings[at].status == "completed" for at in counted)
-            cancelled = [
-                ending.name for at, ending in enumerate(endings) if ending.status == "cancelled"
-            ]
-            # What was cut off by somebody else's decision might have completed.
-            at_best = completed
-            if interrupted or (crew.escalated is not None and crew.escalated.failure is None):
-                at_best += len(crew.excused)
-            at_best += sum(endings[at].status == "cancelled" for at in counted) * interrupted
-            if at_best < quorum:
-                reasons = [failure.shown for failure in failed]
-                reasons = reasons or [("cut off", name) for name in cancelled]
-                combined = _FailedError("quorum", completed, quorum, width, *reasons)
-        elif isinstance(policy, WaitAll):
-            if failed:
-                combined = _FailedError("group", *(failure.shown for failure in own or failed))
-        elif isinstance(policy, FailFast | Escalate):
-            return (own or failed or [None])[0]
+        if quorum_of(policy) is not None:
+            combined = self._shortfall(crew, endings, interrupted=interrupted)
+        elif isinstance(policy, WaitAll) and failed:
+            combined = _FailedError("group", *(failure.shown for failure in own or failed))
         if combined is not None:
             combined.spent = any(failure.spent for failure in own or failed)
-            if interrupted and cut_off:
-                ended = [endings[at].status for at in counted if endings[at].name not in cut_off]
-                combined.own = is_settled(policy, width, ended)
+            ended = [
+                endings[at].status
+                for at in counted
+                if endings[at].own or endings[at].status == "completed"
+            ]
+            if interrupted and len(ended) < len(counted):
+                combined.own = is_settled(policy, len(endings), ended)
         return combined
+
+    def _shortfall(
+        self, crew: _Crew, endings: Sequence[Ending], *, interrupted: bool
+    ) -> _FailedError | None:
+        quorum, excused = quorum_of(crew.team.policy) or 0, crew.excused
+        completed = sum(ending.status == "completed" for ending in endings)
+        cut_off = [
+            at for at, ending in enumerate(endings) if ending.status == "cancelled" or at in excused
+        ]
+        # What was cut off by somebody else's decision might have completed.
+        decided = crew.escalated is not None and crew.escalated.failure is None
+        might_have = cut_off if interrupted else excused if decided else ()
+        if completed + len(might_have) >= quorum:
+            return None
+        reasons = [
+            failure.shown for at, failure in sorted(crew.failures.items()) if at not in excused
+        ] or [("cut off", endings[at].name) for at in cut_off]
+        return _FailedError("quorum", completed, quorum, len(endings), *reasons)
 
     def _end_others(self, me: _Live) -> None:
         crew = me.crew

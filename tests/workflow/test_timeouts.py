@@ -43,6 +43,7 @@ from tests.workflow.trees import (
     Diary,
     Ended,
     Escalate,
+    Script,
     Yields,
     leaf,
     open_and_read,
@@ -53,6 +54,9 @@ from tests.workflow.trees import (
 )
 
 KINDS = ["timeout", "idle_timeout"]
+
+TALKS: list[Script] = [1.5, "x"] * 6
+"""Says something every second and a half."""
 
 
 class BoomError(Exception):
@@ -65,6 +69,13 @@ def timed_out(ended: Ended, path: str, kind: str = "timeout") -> AgentTimeoutErr
     assert isinstance(error, AgentTimeoutError), repr(error)
     assert (error.path, error.kind) == (path, kind)
     return error
+
+
+def limited(made: Agent, kind: str, seconds: float | None) -> Agent:
+    """Return the agent with a limit of one kind or the other."""
+    if kind == "timeout":
+        return made.with_options(timeout=seconds)
+    return made.with_options(idle_timeout=seconds)
 
 
 def cleaning_up(name: str, *steps: Any, diary: Diary | None = None, **options: Any) -> Agent:
@@ -94,7 +105,7 @@ def cleaning_up(name: str, *steps: Any, diary: Diary | None = None, **options: A
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_agent_whose_time_is_over_fails_with_a_typed_error(kind: str) -> None:
-    slow: Any = leaf("slow", 9, "never").with_options(**{kind: 2.5})  # type: ignore[misc]  # drawn
+    slow = limited(leaf("slow", 9, "never"), kind, 2.5)
     tree = SequentialAgent("s", [ParallelAgent("p", [slow])])
     ended = run_tree(tree)
     error = timed_out(ended, "s/p/slow", kind)
@@ -125,9 +136,7 @@ def test_the_error_can_be_copied(copied: Callable[[Any], Any]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_agent_that_is_done_in_time_is_left_alone(kind: str) -> None:
     made = leaf("a", 1, "x", 1, "y")
-    ended = run_tree(
-        made.with_options(timeout=2.5) if kind == "timeout" else made.with_options(idle_timeout=1.5)
-    )
+    ended = run_tree(limited(made, kind, 2.5 if kind == "timeout" else 1.5))
     assert ended.error is None
     assert texts(ended.delivered) == ["x", "y"]
 
@@ -140,9 +149,7 @@ def test_what_was_said_in_time_is_kept() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_time_at_all_is_over_at_the_first_wait(kind: str) -> None:
-    made = leaf("a", "never")
-    made = made.with_options(timeout=0) if kind == "timeout" else made.with_options(idle_timeout=0)
-    ended = run_tree(made)
+    ended = run_tree(limited(leaf("a", "never"), kind, 0))
     assert timed_out(ended, "a", kind).seconds == 0
     assert texts(ended.delivered) == []
     assert ended.time == 0
@@ -157,7 +164,7 @@ def test_callbacks_count() -> None:
 
 
 def test_both_limits_may_hold_one_agent() -> None:
-    steps = ["x", 1.5, "y", 1.5, "z", 1.5, "never"]
+    steps: list[Script] = ["x", 1.5, "y", 1.5, "z", 1.5, "never"]
     timed_out(run_tree(leaf("a", *steps, timeout=4, idle_timeout=2)), "a")
     timed_out(run_tree(leaf("a", *steps, timeout=4, idle_timeout=1)), "a", "idle_timeout")
 
@@ -297,11 +304,11 @@ def test_time_goes_on_while_the_reader_is_slow_but_that_is_no_idleness() -> None
     timed_out(run_tree(leaf("a", "x", "y", "z", timeout=8), pause=5), "a")
 
 
-# ----------------------------------------------------------------------------------- idle: what counts
+# ---------------------------------------------------------------------------------- what is idle
 
 
 def test_every_event_of_an_agent_starts_its_idle_time_anew() -> None:
-    steps = [1.5, "x"] * 6
+    steps: list[Script] = TALKS
     assert run_tree(leaf("a", *steps, idle_timeout=2)).error is None
     ended = run_tree(leaf("a", *steps, 2.5, "never", idle_timeout=2))
     timed_out(ended, "a", "idle_timeout")
@@ -344,7 +351,7 @@ def test_events_of_those_below_are_signs_of_life(how: str) -> None:
 
 
 def test_any_one_below_keeps_an_agent_alive_and_none_of_the_others() -> None:
-    talks = leaf("talks", *[1.5, "x"] * 6)
+    talks = leaf("talks", *TALKS)
     silent = leaf("silent", 8)
     assert run_tree(ParallelAgent("p", [talks, silent], idle_timeout=2)).error is None
     ended = run_tree(
@@ -478,11 +485,7 @@ def test_of_limits_around_each_other_the_soonest_counts_and_of_equals_the_outerm
     for number, (kind, seconds) in enumerate(reversed(limits)):
         if number:
             tree = _around(f"level{number}", tree, how)
-        tree = (
-            tree.with_options(timeout=seconds)
-            if kind == "timeout"
-            else tree.with_options(idle_timeout=seconds)
-        )
+        tree = limited(tree, kind, seconds)
     ended = run_tree(tree)
     hit = [
         (seconds, index)
@@ -567,9 +570,7 @@ def test_cancelled_in_the_very_moment_it_is_not_a_timeout(scheduler: object) -> 
 @pytest.mark.parametrize("kind", KINDS)
 def test_clean_up_runs_and_what_it_says_under_a_shield_is_recorded(kind: str) -> None:
     diary = Diary()
-    made = cleaning_up("slow", 3, "cleaned", 3, diary=diary)
-    made = made.with_options(timeout=2) if kind == "timeout" else made.with_options(idle_timeout=2)
-    ended = run_tree(made)
+    ended = run_tree(limited(cleaning_up("slow", 3, "cleaned", 3, diary=diary), kind, 2))
     timed_out(ended, "slow", kind)
     assert texts(ended.delivered) == ["cleaned"]
     assert diary == ["slow cleaned up at 8"]
@@ -684,7 +685,7 @@ def test_an_agent_that_is_done_in_the_very_moment_is_too_late() -> None:
     timed_out(run_tree(late), "late")
 
 
-# ------------------------------------------------------------------------------- scopes of the agent
+# ------------------------------------------------------------------------------ scopes of its own
 
 
 def test_a_scope_of_its_own_that_is_sooner_is_its_own_business() -> None:
@@ -764,12 +765,7 @@ def test_a_helper_that_holds_a_scope_over_a_yield_is_told_so(kind: str, timeout:
             yield text
             await trio.sleep(9)  # the helper's scope expires while it is not even running
 
-    made = agent(drain, name="drains")
-    made = (
-        made.with_options(timeout=timeout)
-        if kind == "timeout"
-        else made.with_options(idle_timeout=timeout)
-    )
+    made = limited(agent(drain, name="drains"), kind, timeout)
     diary = Diary()
     after = leaf("after", 1, "still sound", diary=diary)
 
@@ -808,7 +804,7 @@ def test_a_helper_of_that_kind_is_told_so_at_every_attempt_but_not_tried_again()
     assert begun == ["drains"]
 
 
-# ------------------------------------------------------------------------------------- with attempts
+# ---------------------------------------------------------------------------------- with attempts
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -821,9 +817,7 @@ def test_every_attempt_has_its_own_time(kind: str) -> None:
         await trio.sleep(9 if len(begun) < 3 else 1.5)
         return "done"
 
-    ended = run_tree(
-        slow.with_options(timeout=2) if kind == "timeout" else slow.with_options(idle_timeout=2)
-    )
+    ended = run_tree(limited(slow, kind, 2))
     assert ended.result.output == "done"
     assert begun == [("slow", 0), ("slow~2", 3), ("slow~3", 6)]
 
@@ -907,7 +901,13 @@ def test_an_event_that_is_being_recorded_when_time_is_over_is_recorded() -> None
 def test_nothing_is_left_behind_by_any_of_this() -> None:
     """A run whose every agent has limits, on a clock that raises where it would hang."""
     workers = [
-        leaf(f"w{number}", *["x", 1] * number, timeout=number + 0.5, idle_timeout=5, retry=Retry(2))
+        leaf(
+            f"w{number}",
+            *TALKS[: 2 * number],
+            timeout=1.5 * number + 0.5,
+            idle_timeout=5,
+            retry=Retry(2),
+        )
         for number in range(1, 5)
     ]
     tree = SequentialAgent("s", [ParallelAgent("p", workers, timeout=30)], idle_timeout=10)
