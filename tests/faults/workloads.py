@@ -286,7 +286,7 @@ async def opens_a_session_that_another_run_creates(pa: Any, session: Any) -> Any
 
 
 class MendedError(Exception):
-    """What the plugin of `asks_plugins` turns into an event. (A fault it lets pass.)"""
+    """What the plugin of `asks_plugins` turns into an event. A fault it lets pass."""
 
 
 async def asks_plugins(pa: Any, session: Any) -> Any:
@@ -294,21 +294,21 @@ async def asks_plugins(pa: Any, session: Any) -> Any:
 
     class Everything(pa.Plugin):  # type: ignore[misc]  # a class of the copy
         async def on_user_message_callback(self, ctx: Any, content: Any) -> str:
-            return f"{content.text}!"
+            return f"{content.text}, {ctx.agent.name}"
 
         async def before_run_callback(self, ctx: Any) -> None: ...
 
         async def after_run_callback(self, ctx: Any, result: Any) -> None:
-            await trio.sleep(0.1)
+            await trio.sleep(len(result.events) / 10 + len(ctx.path) / 100)
 
         async def on_event_callback(self, ctx: Any, event: Any) -> None:
-            await trio.sleep(0.1)
+            await trio.sleep(len(event.text) / 10 + len(ctx.path) / 100)
 
         async def before_agent_callback(self, ctx: Any) -> str | None:
             return "instead" if ctx.agent.name == "skipped" else None
 
         async def after_agent_callback(self, ctx: Any) -> str:
-            return "and more"
+            return f"and more of {ctx.agent.name}"
 
         async def on_agent_error_callback(self, ctx: Any, error: Exception) -> str | None:
             ctx.state["mended"] = ctx.agent.name
