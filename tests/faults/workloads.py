@@ -8,6 +8,7 @@ They are written against an instrumented copy of the packages, so everything com
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -284,7 +285,80 @@ async def opens_a_session_that_another_run_creates(pa: Any, session: Any) -> Any
     return await pa.Runner(_leaf(pa, "a"), session_service=Racing()).run("hi", session_id="s")
 
 
-REAL_TIME = (runs_in_a_thread,)
+class MendedError(Exception):
+    """What the plugin of `asks_plugins` turns into an event. A fault it lets pass."""
+
+
+async def asks_plugins(pa: Any, session: Any) -> Any:
+    """Every hook is asked; one failure is mended, and two tasks of one agent emit at once."""
+
+    class Everything(pa.Plugin):  # type: ignore[misc]  # a class of the copy
+        async def on_user_message_callback(self, ctx: Any, content: Any) -> str:
+            return f"{content.text}, {ctx.agent.name}"
+
+        async def before_run_callback(self, ctx: Any) -> None: ...
+
+        async def after_run_callback(self, ctx: Any, result: Any) -> None:
+            await trio.sleep(len(result.events) / 10 + len(ctx.path) / 100)
+
+        async def on_event_callback(self, ctx: Any, event: Any) -> None:
+            await trio.sleep(len(event.text) / 10 + len(ctx.path) / 100)
+
+        async def before_agent_callback(self, ctx: Any) -> str | None:
+            return "instead" if ctx.agent.name == "skipped" else None
+
+        async def after_agent_callback(self, ctx: Any) -> str:
+            return f"and more of {ctx.agent.name}"
+
+        async def on_agent_error_callback(self, ctx: Any, error: Exception) -> str | None:
+            ctx.state["mended"] = ctx.agent.name
+            return "mended" if isinstance(error, MendedError) else None
+
+    @pa.agent
+    async def broken(ctx: Any) -> None:
+        raise MendedError
+
+    @pa.agent
+    async def emits_twice(ctx: Any) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ctx.emit, "one")
+            nursery.start_soon(ctx.emit, "two")
+
+    tree = pa.SequentialAgent("line", [_leaf(pa, "skipped"), broken, emits_twice, _leaf(pa, "a")])
+    return await pa.Runner(tree, plugins=[Everything()]).run("hi")
+
+
+def _keeper(pa: Any) -> Any:
+    @pa.agent
+    async def keeper(ctx: Any) -> str:
+        await ctx.save_artifact("a/b.txt", "text")
+        await ctx.load_artifact("a/b.txt")
+        ctx.state["kept"] = await ctx.list_artifacts()
+        await ctx.add_session_to_memory()
+        found = await ctx.search_memory("hi")
+        return f"{len(found)} found"
+
+    return keeper
+
+
+async def keeps_artifacts(pa: Any, session: Any) -> Any:
+    """Artifacts and memories, in memory."""
+    return await pa.Runner(_keeper(pa)).run("hi")
+
+
+async def keeps_artifacts_in_a_folder(pa: Any, session: Any) -> Any:
+    """Artifacts in files, by way of threads."""
+    with tempfile.TemporaryDirectory() as folder:
+        service = pa.FolderArtifactService(folder)
+        result = await pa.Runner(_keeper(pa), artifact_service=service).run("hi")
+        key = session.SessionKey("keeper", "user", result.session_id)
+        await service.list_versions(key, "a/b.txt")
+        await service.delete(key, "a/b.txt")
+        await trio.lowlevel.checkpoint()
+        return result
+
+
+REAL_TIME = (runs_in_a_thread, keeps_artifacts_in_a_folder)
 
 WORKLOADS: tuple[Workload, ...] = (
     reads_to_the_end,
@@ -297,5 +371,8 @@ WORKLOADS: tuple[Workload, ...] = (
     store_fails,
     store_fails_after_the_reader_left,
     opens_a_session_that_another_run_creates,
+    asks_plugins,
+    keeps_artifacts,
+    keeps_artifacts_in_a_folder,
     runs_in_a_thread,
 )
