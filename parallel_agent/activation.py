@@ -77,7 +77,7 @@ class Activation:
         input: what it was given to work on, a JSON value; None if nothing was (`has_input`).
         entrance: what it has to pass before it starts, if there is something.
         tap: what its events pass on their way to the stream, if somebody reads them before.
-        transfers: how many handed over to each other to get here.
+        transfers: how many handed over to each other on the line from the root to here.
         given_up: the newest failure for which an agent at or below it has used up its attempts.
         idle: the nearest watch, here or above, over the time between events.
         suspended: it waits for a person, and the run is to end without the answer.
@@ -153,7 +153,7 @@ class Activation:
             self.input = parent.input if input is NO_INPUT else input
         self.has_input: bool = input is not NO_INPUT or (parent is not None and parent.has_input)
         self.entrance: Entrance | None = None
-        self.transfers = 0
+        self.transfers: int = 0 if parent is None else parent.transfers
         self.tap: Tap | None = None if parent is None else parent.tap
         self._taps: tuple[Tap, ...] = ()
         self._transfer_to: Agent | None = None

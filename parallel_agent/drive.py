@@ -52,12 +52,12 @@ async def run_child(
     number: int | None = None,
     count: bool = False,
     input: Any = NO_INPUT,
-    transfers: int = 0,
+    in_place: bool = False,
 ) -> Activation:
     """Run ``agent`` below ``parent``, on the same branch, and return its completed activation.
 
     ``number`` tells it from others of the same name below the same parent; with ``count``, it is
-    how many there have been.
+    how many there have been. ``in_place`` says that ``parent`` has handed over to it.
 
     Raises:
         BaseException: what it failed with, as itself; or the cancellation that ended it.
@@ -67,7 +67,9 @@ async def run_child(
         number = parent.next_number(agent.name)
     await parent.flush()
     child = place_child(parent, agent, number=number, input=input)
-    child.transfers = transfers
+    if in_place:
+        child.transfers += 1
+        child.on_escalate = lambda _child: parent.on_escalate and parent.on_escalate(parent)
     parent.slots.step_aside()
     # A task of its own: the child's await chain starts afresh, so depth costs nothing per event,
     # and it gets a copy of the context variables.

@@ -277,6 +277,10 @@ class Crew:
                 how, answer = await ask(owner, prompt, CHOICES)
             except (trio.Cancelled, RunEndedError):
                 pass  # whoever cancelled is about to join: the failure is an outcome
+            except Exception as exc:  # noqa: BLE001  # a plugin's, say: nobody has been asked
+                how = "dropped"
+                if outcome.error is not None:
+                    note_other(outcome.error, owner.place.path, exc)
             finally:
                 del self._asking[child]
         if how == "suspended":

@@ -68,7 +68,7 @@ async def _hand_over(activation: Activation) -> None:
     successor = activation.take_transfer()
     if successor is not None:
         child: Activation = await activation.invocation.engine.run_child(
-            activation, successor, count=True, transfers=activation.transfers + 1
+            activation, successor, count=True, in_place=True
         )
         activation.output = child.output
 

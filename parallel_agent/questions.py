@@ -70,6 +70,9 @@ class _Open:
     def is_called(self, name: str) -> bool:
         return name in (self.short, self.shown.path, self.shown.author)
 
+    def can_be_answered(self) -> bool:
+        return not self.answered and reads(self.activation)
+
     def has_arrived(self) -> bool:
         return self.arrived
 
@@ -93,7 +96,7 @@ class Requests:
     def pending(self) -> tuple[PendingRequest, ...]:
         """Return what waits for an answer, oldest first."""
         self._catch_up()
-        return tuple(one.shown for one in self._open.values() if not one.answered)
+        return tuple(one.shown for one in self._open.values() if one.can_be_answered())
 
     def add(self, one: _Open) -> None:
         """Take in a question that is about to be asked."""

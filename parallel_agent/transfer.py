@@ -41,7 +41,7 @@ def find_target(activation: Activation, name: str) -> Agent:
     if target is None:
         message = f"agent {agent.name!r} cannot transfer to {name!r}: no agent has that name"
         raise TransferError(message)
-    if target.find_agent(agent.name) is not None:
+    if target.find_agent(agent.name) is agent or _runs_above(activation, target):
         what = "itself" if target is agent else f"{name!r}, which stands above it"
         message = f"agent {agent.name!r} cannot transfer to {what}"
         raise TransferError(message)
@@ -52,3 +52,13 @@ def find_target(activation: Activation, name: str) -> Agent:
         )
         raise TransferError(message)
     return target
+
+
+def _runs_above(activation: Activation, target: Agent) -> bool:
+    """Whether ``target`` waits for this one: not so if it has handed over and ended by now."""
+    below, above = activation, activation.parent
+    while above is not None:
+        if above.agent is target and above.transfers == below.transfers:
+            return True
+        below, above = above, above.parent
+    return False

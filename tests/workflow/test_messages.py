@@ -632,6 +632,30 @@ async def test_a_run_that_has_ended_is_refused(autojump_clock: MockClock) -> Non
     await unchanged(run, lambda: run.send("hello"), "the run has ended")
 
 
+async def test_a_run_that_has_been_left_is_refused(autojump_clock: MockClock) -> None:
+    """Its agents are cleaning up, and go on doing so."""
+    errors: list[str] = []
+
+    async def linger(ctx: InvocationContext) -> None:
+        try:
+            await ctx.emit("begin")
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                for send in (run.send, ctx.send):
+                    with pytest.raises(MessageRefusedError) as refused:
+                        await send("is anybody there?")
+                    errors.append(str(refused.value))
+                await ctx.emit("cleaned up")
+
+    async with Runner(leaf("a", linger)).open() as run:
+        await anext(run)
+    assert [error.partition(":")[0] for error in errors] == [
+        "the run has ended, or is about to"
+    ] * 2
+    assert texts(run.result.events) == ["begin", "cleaned up"]
+
+
 async def test_a_branch_that_a_sibling_has_ended_is_refused(autojump_clock: MockClock) -> None:
     async def clean_up(ctx: InvocationContext) -> None:
         with trio.CancelScope(shield=True):
@@ -788,6 +812,36 @@ async def test_a_receive_cancelled_while_it_waits_for_its_slot_loses_nothing(
         await run.send("hello", to="fan.a")
         await read(run)
     assert heard == ["then hello"]
+
+
+async def test_a_message_that_one_gives_up_for_its_slot_wakes_the_next(
+    autojump_clock: MockClock,
+) -> None:
+    """Two agents wait on one branch; the first one's patience ends while it waits for its slot."""
+    one = Limiter(1)
+    heard: list[str] = []
+
+    async def wait(ctx: InvocationContext, patience: float) -> None:
+        with trio.move_on_after(patience):
+            heard.append(f"{ctx.agent.name} heard {(await ctx.receive()).text}")
+
+    first = leaf("first", lambda ctx: wait(ctx, 3), limiter=one)
+    second = leaf("second", lambda ctx: wait(ctx, 1000), limiter=one)
+
+    async def both(ctx: InvocationContext) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ctx.run_agent, first)
+            await trio.sleep(0.5)
+            nursery.start_soon(ctx.run_agent, second)
+
+    busy = SequentialAgent("s", [leaf("later", 1), leaf("busy", 5, limiter=one)])
+    async with Runner(ParallelAgent("fan", [leaf("a", both), busy])).open() as run:
+        with trio.move_on_after(2):
+            await anext(run)
+        await run.send("hello", to="fan.a")
+        await read(run)
+    assert heard == ["second heard hello"]
+    assert trio.current_time() == 6
 
 
 async def test_waiting_for_a_message_is_not_being_idle(autojump_clock: MockClock) -> None:

@@ -660,6 +660,24 @@ async def test_a_cancelled_handle_withdraws_its_question(autojump_clock: MockClo
     assert run.result.output == "cancelled"
 
 
+async def test_once_the_reader_has_left_nothing_is_pending(autojump_clock: MockClock) -> None:
+    pending: list[int] = []
+
+    async def linger(ctx: InvocationContext) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            pending.append(len(run.pending))
+
+    tree = ParallelAgent("fan", [leaf("b", linger), *(asker(name) for name in "vwxyz")])
+    async with Runner(tree).open() as run:
+        request_id, *_ = await read_until_asked(run, 5)
+        await wait_all_tasks_blocked()
+        assert len(run.pending) == 5
+    assert pending == [0]
+    await refused(run, request_id, "was withdrawn")
+
+
 async def test_after_the_run_nothing_is_answered(autojump_clock: MockClock) -> None:
     async with Runner(asker("a")).open() as run:
         (request_id,) = await read_until_asked(run)
@@ -997,6 +1015,20 @@ async def test_a_failure_that_nobody_is_asked_about_is_raised(autojump_clock: Mo
     async with Runner(tree, plugins=[Filter(drop)]).open() as run:
         with pytest.raises(KeyError):
             await read(run)
+
+
+async def test_a_failure_whose_question_fails_is_raised_with_a_note(
+    autojump_clock: MockClock,
+) -> None:
+    def fail(event: Event) -> DropEvent:
+        raise LookupError
+
+    tree = ParallelAgent("fan", [leaf("a", KeyError("a")), leaf("b", 5)], barrier=Escalate())
+    async with Runner(tree, plugins=[Filter(fail)]).open() as run:
+        with pytest.raises(KeyError) as raised:
+            await read(run)
+    assert any("plugin 'Filter' failed" in note for note in raised.value.__notes__)
+    assert [outcome.status for outcome in run.outcomes("fan")] == ["failed", "cancelled"]
 
 
 async def test_a_question_that_a_plugin_puts_in_other_words_is_asked_in_those(

@@ -4,9 +4,12 @@ The named agent runs when the one that said so has ended, in its place: on its b
 output.
 """
 
+# ruff: noqa: ARG002  # what a method is called with, it need not use
+
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -185,9 +188,10 @@ def test_it_works_on_what_the_one_before_worked_on() -> None:
 
     @agent
     async def parent(ctx: InvocationContext) -> Any:
-        return await ctx.map(team(handing("a", "b"), b), [1, 2])
+        await ctx.map(team(handing("a", "b"), b), [1, 2])
 
-    assert run_tree(parent).result.outputs["b"] in (2, 3)
+    ended = run_tree(parent)
+    assert sorted(event.output for event in ended.delivered if event.author == "b") == [2, 3]
 
 
 # ------------------------------------------------------------------------------------- output
@@ -277,6 +281,31 @@ def test_two_that_hand_over_to_each_other_for_ever_are_stopped() -> None:
     assert ended.result.status is Status.FAILED
 
 
+def test_a_circle_through_an_agent_that_waits_is_refused() -> None:
+    """The b runs a c, which hands over to an a again; that cannot hand over to the b."""
+    c = handing("c", "a")
+
+    class Runs(Agent):
+        async def run(self, ctx: InvocationContext) -> None:
+            await ctx.run_agent(c)
+
+    ended = run_tree(team(handing("a", "b"), Runs("b")))
+    assert str(ended.error) == "agent 'a' cannot transfer to 'b', which stands above it"
+    assert texts(ended.delivered) == ["a to b", "c to a"]
+
+
+def test_a_circle_that_goes_through_the_agents_of_another_one_is_stopped() -> None:
+    """Each b runs an agent of its own making, which hands over to an a again."""
+
+    class Runs(Agent):
+        async def run(self, ctx: InvocationContext) -> None:
+            await ctx.run_agent(SequentialAgent("w", [handing("c", "a"), Runs("b")]))
+
+    ended = run_tree(team(handing("a", "w"), SequentialAgent("w", [Runs("b")])))
+    assert isinstance(ended.error, TransferError)
+    assert len(ended.delivered) <= 2 * MAX_TRANSFERS
+
+
 def test_the_count_is_of_a_chain_and_not_of_a_run() -> None:
     tree = LoopAgent("l", [handing("a", "b"), leaf("b", "b")], max_iterations=30)
     assert run_tree(tree).error is None
@@ -328,10 +357,8 @@ def test_after_a_refusal_an_earlier_one_still_stands() -> None:
     @agent
     async def a(ctx: InvocationContext) -> Yields:
         yield to("b")
-        try:
+        with suppress(TransferError):
             yield to("nobody")
-        except TransferError:
-            pass
 
     assert texts(run_tree(team(a, leaf("b", "b"))).delivered) == ["over to you", "b"]
 
@@ -359,14 +386,18 @@ def test_a_partial_event_hands_over_to_nobody() -> None:
 
 class Drops(Plugin):
     async def on_event_callback(
-        self, ctx: InvocationContext, event: Event
+        self,
+        ctx: InvocationContext,
+        event: Event,
     ) -> Event | DropEvent | None:
         return DROP_EVENT if event.text == "over to you" else None
 
 
 class Sends(Plugin):
     async def on_event_callback(
-        self, ctx: InvocationContext, event: Event
+        self,
+        ctx: InvocationContext,
+        event: Event,
     ) -> Event | DropEvent | None:
         return to("c") if event.text == "a to b" else None
 
@@ -565,6 +596,17 @@ def test_however_it_was_started_it_may_hand_over(start: str) -> None:
     ended = run_tree(SequentialAgent("s", [agent(run), leaf("helper", "h")]))
     assert ended.error is None
     assert texts(ended.delivered) == ["a to helper", "h", "h"]
+
+
+def test_an_agent_elsewhere_may_have_the_name_of_the_one_that_hands_over() -> None:
+    """The tree around it has an `a` of its own, below the target."""
+    around = SequentialAgent("around", [leaf("a", "another a")])
+    ended = run_tree(SequentialAgent("s", [started(handing("a", "around")), around]))
+    check(
+        ended,
+        *(f"s/parent/a@{n}{rest}" for n in (1, 2) for rest in ("", "/around@1/a")),
+        "s/around/a",
+    )
 
 
 def test_the_targets_of_both_ways_do_not_mix_up_their_numbers() -> None:
