@@ -583,6 +583,35 @@ def test_an_agent_that_gives_up_waiting_and_goes_on_has_a_slot_again(how: str) -
     assert free(shared)
 
 
+@pytest.mark.parametrize("how", ["run_agent", "map", "fan_out", "block", "open_agent"])
+def test_an_agent_that_gives_up_on_one_that_fails_in_cleaning_up_has_a_slot_again(
+    how: str,
+) -> None:
+    gauge = Gauge()
+    shared = Limiter(1)
+
+    @agent
+    async def child(ctx: InvocationContext) -> None:
+        try:
+            await trio.sleep(30)
+        finally:
+            raise BoomError
+
+    @agent(limiter=shared)
+    async def gives_up(ctx: InvocationContext) -> None:
+        for _ in range(2):
+            await gauge.work()
+            with suppress(BoomError), trio.move_on_after(2):
+                await WAITS[how](ctx, child)
+            await ctx.emit("gave up")
+        await gauge.work(3)
+
+    ended = run_tree(ParallelAgent("p", [gives_up, *gauge.leaves(3, limiter=shared)]))
+    assert ended.error is None
+    assert (gauge.most, gauge.total) == (1, 9)
+    assert free(shared)
+
+
 def test_a_new_attempt_has_a_slot_although_the_last_one_expired_while_waiting() -> None:
     gauge = Gauge()
     shared = Limiter(1)

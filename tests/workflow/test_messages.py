@@ -972,6 +972,20 @@ async def test_a_shielded_receive_does_not_keep_a_run_alive_whose_store_has_fail
     assert diary == ["gave up"]
 
 
+async def test_who_has_been_waiting_behind_a_shield_is_woken_when_the_store_fails(
+    autojump_clock: MockClock,
+) -> None:
+    async def stubborn(ctx: InvocationContext) -> None:
+        with trio.CancelScope(shield=True):
+            await ctx.receive()
+
+    tree = ParallelAgent("fan", [leaf("a", stubborn), leaf("b", 1, "this one fails")])
+    async with Runner(tree, session_service=FailingService(1)).open() as run:
+        with pytest.raises(StoreError):
+            await read(run)
+    assert run.statistics().cancelled == 3
+
+
 async def test_a_cancelled_run_that_is_read_on_still_delivers_messages(
     autojump_clock: MockClock,
 ) -> None:
