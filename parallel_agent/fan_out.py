@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import attrs
 import trio
@@ -104,12 +104,16 @@ async def fan_out(
                 todo = enumerate(tasks)
                 for _ in range(workers):
                     nursery.start_soon(_work, crew, todo)
-    except BaseExceptionGroup as group:
-        owner.slots.stay_aside()
-        raise_unless_left_open(group, crew.failed.values())
-    except BaseException:
-        owner.slots.stay_aside()
-        raise
+    except BaseException as exc:
+        try:
+            if not isinstance(exc, BaseExceptionGroup):
+                raise
+            raise_unless_left_open(
+                cast("BaseExceptionGroup[BaseException]", exc), crew.failed.values()
+            )
+        except BaseException:
+            owner.slots.stay_aside()
+            raise
     outcomes = crew.join(tasks)
     await crew.answer(outcomes)
     return outcomes

@@ -107,7 +107,9 @@ class Plugin:
         The event may be changed in place, or replaced by returning another; `DROP_EVENT` drops
         it, with the state writes it carries. Each plugin sees what those before it made of it.
         The event shows the writes made through ``ctx.state`` in its ``state_delta``, but not
-        contributions to keys with a reducer. Must not emit.
+        contributions to keys with a reducer. Must not emit. What comes into the run, messages
+        and answers, does not pass here. If a question (``event.request``) is dropped, its agent
+        gets its default or a `RequestError`: nobody could answer.
         """
 
     async def before_agent_callback(self, ctx: InvocationContext) -> Content | Event | str | None:
@@ -133,7 +135,7 @@ class Plugin:
         """
 
     def on_agent_end(self, ctx: InvocationContext, outcome: Outcome) -> None:
-        """Look at how an agent ended: completed, failed or cancelled; once for each that started.
+        """Look at how an agent ended, waiting for input too; once for each that started.
 
         A plain function: it must not block.
         """
