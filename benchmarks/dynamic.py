@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 
-from benchmarks.measure import Row, Sizes, Timed, clock, run_once, run_rounds, times_base
+from benchmarks.measure import Row, Sizes, Timed, run_once, run_rounds, times_base
 from benchmarks.trees import text, whole_run, wide
 from parallel_agent import Agent, InvocationContext, Runner, agent
 
@@ -50,9 +50,10 @@ def dynamic(sizes: Sizes) -> Iterator[Row]:
 def mapped(sizes: Sizes) -> Iterator[Row]:
     """Very many items, ten at a time: how long they take, once; what they need and leave behind.
 
-    The session is in memory and keeps every event, so what is left behind grows with the items.
-    What they need on top of that while they run must not; it is measured with fewer of them,
-    because counting makes it slow.
+    What an item leaves behind is its event, which the session keeps, and its outcome. On top of
+    that, while they run, there is the list of what is to be done; no branch outlives its item. So
+    both are the same per item, however many there are. Measured with fewer, because counting
+    makes it slow.
     """
     case = f"{sizes.many:,} items, {LIMIT} at a time"
     ran = run_once(partial(whole_run, _mapping(sizes.many)))
@@ -62,7 +63,7 @@ def mapped(sizes: Sizes) -> Iterator[Row]:
         case = f"{count:,} items, {LIMIT} at a time"
         left, peak = trio.run(_traced_run, _mapping(count))
         yield Row("mapped", case, "left per item", left / count / 1024, "KiB")
-        yield Row("mapped", case, "most on top", (peak - left) / 1024, "KiB")
+        yield Row("mapped", case, "on top per item", (peak - left) / count / 1024, "KiB")
 
 
 def _mapping(count: int) -> Agent:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 import attrs
 import trio
@@ -104,16 +104,15 @@ async def fan_out(
                 todo = enumerate(tasks)
                 for _ in range(workers):
                     nursery.start_soon(_work, crew, todo)
-    except BaseException as exc:
+    except BaseExceptionGroup as group:
         try:
-            if not isinstance(exc, BaseExceptionGroup):
-                raise
-            raise_unless_left_open(
-                cast("BaseExceptionGroup[BaseException]", exc), crew.failed.values()
-            )
+            raise_unless_left_open(group, crew.failed.values())
         except BaseException:
             owner.slots.stay_aside()
             raise
+    except BaseException:
+        owner.slots.stay_aside()
+        raise
     outcomes = crew.join(tasks)
     await crew.answer(outcomes)
     return outcomes
@@ -261,6 +260,8 @@ class Crew:
         for other in self._live:
             stop_starting(other)
         await cancel_shielded_checkpoint()
+        if not self._live and not self._asking and self.on_failure is None:
+            return  # the name is a step per level above: not for nobody, at every level
         reason = f"branch {child.place.branch} {outcome.status}"
         self.cancel(reason)
         if outcome.error is not None and self.on_failure is not None:
