@@ -12,10 +12,12 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final, cast
+
+import attrs
 
 from parallel_agent import errors
-from parallel_agent.barrier import Barrier, FailFast, Outcome, Verdict
+from parallel_agent.barrier import POLICIES, Barrier, Escalate, Outcome, Quorum
 from parallel_agent.lifecycle import TERMINAL, TRANSITIONS, Status
 
 PAGE: Final = Path(__file__).parent / "reference.md"
@@ -31,9 +33,27 @@ def lifecycle() -> str:
     return "\n".join([*lines, "```"])
 
 
+def _called(kind: type[Barrier]) -> str:
+    arguments = ", ".join(field.name for field in attrs.fields(cast("type[Any]", kind)))
+    return f"`{kind.__name__}({arguments})`"
+
+
+def policies() -> str:
+    """Return what every policy does while branches end, and when all have, as a table."""
+    rows = [
+        "| | a branch completes | a branch fails | a branch is cancelled | all have ended |",
+        "|---|---|---|---|---|",
+    ]
+    for kind, policy in POLICIES.items():
+        rules = (policy.completed, policy.failed, policy.cancelled, policy.ending)
+        rows.append(f"| {_called(kind)} | {' | '.join(rule.value for rule in rules)} |")
+    return "\n".join(rows)
+
+
 def _ended(status: Status, *, own: bool = False) -> Callable[[], Outcome]:
-    error = Exception() if status is Status.FAILED else None
-    return lambda: Outcome("branch", "fan/branch", status, error, own)
+    return lambda: Outcome(
+        "branch", "fan/branch", status, Exception() if status is Status.FAILED else None, own
+    )
 
 
 ENDINGS: Final[Mapping[str, Callable[[], Outcome]]] = MappingProxyType(
@@ -48,28 +68,44 @@ ENDINGS: Final[Mapping[str, Callable[[], Outcome]]] = MappingProxyType(
 CASES: Final = (
     ("completed", "completed"),
     ("completed", "failed"),
-    ("cancelled", "failed"),
     ("failed", "failed"),
     ("failed cleaning up", "failed"),
-    ("failed cleaning up", "cancelled"),
+    ("cancelled", "failed"),
     ("cancelled", "cancelled"),
 )
 
 
-def barrier(policy: Barrier) -> str:
-    """Return, as a table, what ``policy`` answers for two branches."""
-    rows = ["| first branch | second branch | the fan-out |", "|---|---|---|"]
-    for case in CASES:
-        first, second = (ENDINGS[word]() for word in case)
-        chosen = policy.failure([first, second])
-        raised = "first" if chosen is first else "second" if chosen is second else None
-        answer = "raises nothing" if raised is None else f"raises the {raised} branch's error"
-        rows.append(f"| {case[0]} | {case[1]} | {answer} |")
-    cancelling = [
-        word for word, ended in ENDINGS.items() if policy.on_outcome(ended()) is Verdict.CANCEL_REST
-    ]
-    rows += ["", f"The rest are cancelled as soon as one branch has {' or '.join(cancelling)}."]
+def answers() -> str:
+    """Return, as a table, what each policy raises for two branches, from the policy itself."""
+    heads: list[str] = []
+    columns: list[list[str]] = []
+    for kind in POLICIES:
+        policy: Barrier = kind(2) if kind is Quorum else kind()
+        called = _called(kind).replace("(n)", "(2)")
+        heads.append(f"{called}, aborted" if kind is Escalate else called)
+        columns.append([_said(policy, [ENDINGS[word]() for word in case]) for case in CASES])
+    rows = [f"| two branches | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+    for case, *raised in zip(CASES, *columns, strict=True):
+        rows.append(f"| {', '.join(case)} | {' | '.join(raised)} |")
     return "\n".join(rows)
+
+
+def _said(policy: Barrier, outcomes: list[Outcome]) -> str:
+    error = policy.failure(outcomes)
+    if error is None:
+        return "-"
+    if not isinstance(error, BaseExceptionGroup):
+        return next(
+            f"the {place}'s"
+            for place, outcome in zip(("first", "second"), outcomes, strict=True)
+            if outcome.error is error
+        )
+    inside = [
+        place
+        for place, outcome in zip(("first", "second"), outcomes, strict=True)
+        if outcome.error in error.exceptions
+    ]
+    return f"`{type(error).__name__}`" + (f" of the {' and '.join(inside)}" if inside else "")
 
 
 def error_tree() -> str:
@@ -80,7 +116,7 @@ def error_tree() -> str:
 
 
 PARTS: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
-    {"lifecycle": lifecycle, "fail-fast": lambda: barrier(FailFast()), "errors": error_tree}
+    {"lifecycle": lifecycle, "policies": policies, "answers": answers, "errors": error_tree}
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from trio.lowlevel import checkpoint
 
@@ -324,7 +324,7 @@ class InvocationContext:
         given: list[tuple[Agent, Any]] = []
         for task in tasks:
             pair = task if isinstance(task, tuple) else (task, NO_INPUT)
-            if len(pair) != _PAIR:
+            if len(pair) != 2:  # noqa: PLR2004  # a pair
                 message = f"fan_out() takes agents, and pairs of an agent and its input, not {task}"
                 raise FanOutError(message)
             check_runnable(pair[0], "fan_out")
@@ -451,9 +451,6 @@ class _Inbox:
 
     async def __anext__(self) -> Event:
         return await self._ctx.receive()
-
-
-_PAIR: Final = 2
 
 
 def check_runnable(agent: object, what: str) -> None:

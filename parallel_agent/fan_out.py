@@ -105,8 +105,11 @@ async def fan_out(
                 for _ in range(workers):
                     nursery.start_soon(_work, crew, todo)
     except BaseExceptionGroup as group:
-        owner.slots.stay_aside()
-        raise_unless_left_open(group, crew.failed.values())
+        try:
+            raise_unless_left_open(group, crew.failed.values())
+        except BaseException:
+            owner.slots.stay_aside()
+            raise
     except BaseException:
         owner.slots.stay_aside()
         raise
@@ -257,6 +260,8 @@ class Crew:
         for other in self._live:
             stop_starting(other)
         await cancel_shielded_checkpoint()
+        if not self._live and not self._asking and self.on_failure is None:
+            return  # the name is a step per level above: not for nobody, at every level
         reason = f"branch {child.place.branch} {outcome.status}"
         self.cancel(reason)
         if outcome.error is not None and self.on_failure is not None:

@@ -24,7 +24,7 @@ from trio.lowlevel import enable_ki_protection
 from parallel_agent.activation import NO_INPUT, Activation
 from parallel_agent.agent import Agent, check_agent
 from parallel_agent.barrier import Barrier, Outcome
-from parallel_agent.drive import pass_on, suspend
+from parallel_agent.drive import pass_on, raise_unless_left_open, suspend
 from parallel_agent.errors import BranchCancelledError, FanOutError, RunEndedError, note_other
 from parallel_agent.fan_out import Crew, Task, note_trouble
 from parallel_agent.inputs import to_json
@@ -313,10 +313,8 @@ class OpenFanOut:
         if error is not None:
             crew.closed = True
             crew.cancel(f"the fan-out's block raised {type(error).__name__}")
-        try:
-            await self._nursery.__aexit__(None, None, None)
-        except BaseException as exc:  # noqa: BLE001  # raised below
-            failure = failure or exc
+        left = await self._join()
+        failure = failure or left
         outcomes = group._close()  # noqa: SLF001  # the block and its handle are one thing
         if failure is None:
             await self._answer(group, outcomes, aside)
@@ -343,6 +341,19 @@ class OpenFanOut:
         if self._was_ended and isinstance(error, Exception) and after_cancellation(owner, error):
             return None, error
         return error, None
+
+    async def _join(self) -> BaseException | None:
+        """Wait until all branches have ended; return what the nursery raised."""
+        try:
+            await self._nursery.__aexit__(None, None, None)
+        except BaseExceptionGroup as left:
+            try:
+                raise_unless_left_open(left, self._crew.failed.values())
+            except BaseException as exc:  # noqa: BLE001  # the caller raises it
+                return exc
+        except BaseException as exc:  # noqa: BLE001  # as above
+            return exc
+        return None
 
     async def _answer(
         self, group: FanOut, outcomes: list[Outcome], aside: BaseException | None

@@ -42,8 +42,9 @@ class RunConfig:
         max_concurrency: how many agents may work at a time, at any depth; None is without
             limit. An agent that waits for agents below it, a person or a message does not count.
         inbox_size: how many messages may wait for one branch.
-        on_wait: what happens when agents wait for a person and nothing else is left to do:
-            ``"stay"`` waits on, ``"suspend"`` ends the run as ``waiting``.
+        on_wait: what becomes of a question that the reader has not answered when it comes back:
+            ``"stay"`` waits on; ``"suspend"`` ends the agent as ``waiting``, at once, and with
+            it the run when nothing else is left to do. Messages are waited for in either case.
     """
 
     max_threads: int = attrs.field(default=64, validator=_is_count)

@@ -123,7 +123,9 @@ class Plugin:
 
         An agent's events are looked at one after the other, in the order of its calls. Must not
         emit. An event without text is not for nothing: it may record state, outcomes of
-        branches, or an output.
+        branches, or an output. What comes into the run, messages and answers, does not pass
+        here. If a question (``event.request``) is dropped, its agent gets its default or a
+        `RequestError`: nobody could answer.
         """
 
     async def before_agent_callback(self, ctx: InvocationContext) -> Content | Event | str | None:
@@ -149,7 +151,7 @@ class Plugin:
         """
 
     def on_agent_end(self, ctx: InvocationContext, outcome: Outcome) -> None:
-        """Look at how an agent ended: completed, failed or cancelled; once for each that started.
+        """Look at how an agent ended, waiting for input too; once for each that started.
 
         A plain function: it must not block. Called for every plugin, even if one of them raises,
         which makes the agent fail.

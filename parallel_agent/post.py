@@ -191,6 +191,7 @@ def send(root: Activation, content: str | Content, to: str | None, *, author: st
     return send_to(activation, content, author=author)
 
 
+@enable_ki_protection  # or a message would not be counted
 def send_to(activation: Activation, content: str | Content, *, author: str = USER) -> Event:
     """Send a message to the branch of ``activation``.
 

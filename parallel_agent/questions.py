@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeAlias, final
 
 import attrs
 import trio
-from trio.lowlevel import ParkingLot
+from trio.lowlevel import ParkingLot, enable_ki_protection
 
 from parallel_agent.activation import Activation
 from parallel_agent.errors import AgentTimeoutError, RequestError, ResponseRefusedError
@@ -124,16 +124,19 @@ class Requests:
         except (SchemaError, ValueError) as exc:
             message = f"the answer to request {one.shown.id!r} ({one.shown.prompt!r:.80}): {exc}"
             raise ResponseRefusedError(message) from None
-        activation = one.activation
-        if not reads(activation):
+        if not reads(one.activation):
             message = f"request {request_id!r} can no longer be answered: its branch has ended"
             raise ResponseRefusedError(message)
+        return self._accept(one, plain, answer)
 
+    @enable_ki_protection  # an interrupt half way would let it be answered again
+    def _accept(self, one: _Open, plain: Any, answer: Any) -> Event:
         def arrive(_event: Event) -> None:
             one.arrived = True
             one.waiting.unpark_all()
 
         one.answer = answer
+        activation = one.activation
         content = response_content(one.shown.id, plain, role=USER)
         event = post(activation.invocation, activation.lane, content, USER, arrive)
         one.answered = True

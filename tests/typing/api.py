@@ -246,6 +246,42 @@ by_keyword = ParallelAgent(
 endless = LoopAgent(name="endless", sub_agents=[yields], max_iterations=None)
 loop_with_options = LoopAgent("loop", [yields], output_key="key", description="loops")
 
+shared = Limiter(2, name="shared")
+twice = Retry(2, initial_delay=0.5, max_delay=9, backoff_factor=1.5, jitter=0, on=ValueError)
+several = Retry(on=(ValueError, OSError))
+asked = Retry(on=lambda error: error.args == ("busy",))
+limited = yields.with_options(name="limited", retry=twice, timeout=3, idle_timeout=0.5)
+assert_type(limited, FunctionAgent)
+assert_type(limited.retry, Retry | None)
+assert_type(limited.timeout, float | None)
+assert_type(limited.limiter, Limiter | None)
+assert_type(shared.statistics(), LimiterStatistics)
+assert_type(tree.with_options(timeout=None), SequentialAgent)
+assert_type(Greeter("polite", "hello").with_options(retry=several, limiter=shared), Greeter)
+loop_with_limits = LoopAgent("loop", [yields], max_iterations=3, retry=asked, timeout=1)
+parallel_with_limits = ParallelAgent(
+    "fan", [yields], barrier=WaitAll(), max_concurrency=2, retry=Retry(), limiter=shared
+)
+assert_type(parallel_with_limits.with_options(name="other"), ParallelAgent)
+
+
+@agent(retry=Retry(3), timeout=5, idle_timeout=1, limiter=shared)
+async def has_limits(ctx: InvocationContext) -> str:
+    return "text"
+
+
+yields.with_options(timeout="3")  # type: ignore[arg-type]
+yields.with_options(retry=3)  # type: ignore[arg-type]
+yields.with_options(retries=3)  # type: ignore[call-arg]
+LoopAgent("l", [yields], timeout="3")  # type: ignore[arg-type]
+LoopAgent("l", [yields], max_concurrency=3)  # type: ignore[call-arg]
+ParallelAgent("p", [yields], limiter=3)  # type: ignore[arg-type]
+ParallelAgent("p", [yields], max_iterations=3)  # type: ignore[call-arg]
+ParallelAgent("p", [yields]).with_options(max_concurrency=3)  # type: ignore[call-arg]
+Retry(on=3)  # type: ignore[arg-type]
+Retry(3, 1.0)  # type: ignore[misc]
+Limiter("2")  # type: ignore[arg-type]
+
 assert_type(tree.name, str)
 assert_type(tree.sub_agents, tuple[Agent, ...])
 assert_type(tree.find_agent("measure"), Agent | None)

@@ -5,7 +5,7 @@ Queued, never failed; never more than allowed; and, as a waiting agent holds no 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -19,6 +19,7 @@ from parallel_agent import (
     Agent,
     AgentTimeoutError,
     BestEffort,
+    EscapedCancellationError,
     Event,
     EventActions,
     InvocationContext,
@@ -580,6 +581,68 @@ def test_an_agent_that_gives_up_waiting_and_goes_on_has_a_slot_again(how: str) -
     assert ended.error is None
     assert "gave up" in texts(ended.delivered)
     assert (gauge.most, gauge.total) == (1, 6)
+    assert free(shared)
+
+
+@pytest.mark.parametrize("how", ["run_agent", "map", "fan_out", "block", "open_agent"])
+def test_an_agent_that_gives_up_on_one_that_fails_in_cleaning_up_has_a_slot_again(
+    how: str,
+) -> None:
+    gauge = Gauge()
+    shared = Limiter(1)
+
+    @agent
+    async def child(ctx: InvocationContext) -> None:
+        try:
+            await trio.sleep(30)
+        finally:
+            raise BoomError
+
+    @agent(limiter=shared)
+    async def gives_up(ctx: InvocationContext) -> None:
+        for _ in range(2):
+            await gauge.work()
+            with suppress(BoomError), trio.move_on_after(2):
+                await WAITS[how](ctx, child)
+            await ctx.emit("gave up")
+        await gauge.work(3)
+
+    ended = run_tree(ParallelAgent("p", [gives_up, *gauge.leaves(3, limiter=shared)]))
+    assert ended.error is None
+    assert (gauge.most, gauge.total) == (1, 9)
+    assert free(shared)
+
+
+# Whoever drops a generator half way is told so by trio; not what this test is about.
+@pytest.mark.filterwarnings("ignore:.*was garbage collected before:ResourceWarning")
+@pytest.mark.parametrize("how", ["run_agent", "map", "block", "open_agent"])
+def test_an_agent_whose_child_left_a_nursery_open_has_a_slot_again(how: str) -> None:
+    gauge = Gauge()
+    shared = Limiter(1)
+
+    async def helper() -> AsyncGenerator[str, None]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep, 1)
+            nursery.cancel_scope.deadline = trio.current_time() + 0.5
+            yield "slowly read"
+
+    @agent
+    async def careless(ctx: InvocationContext) -> Yields:
+        async for text in helper():
+            yield text
+            await trio.sleep(30)
+
+    @agent(limiter=shared)
+    async def parent(ctx: InvocationContext) -> None:
+        for _ in range(2):
+            with suppress(EscapedCancellationError):
+                await WAITS[how](ctx, careless)
+        await ctx.emit("goes on")
+        await gauge.work(3)
+
+    ended = run_tree(ParallelAgent("p", [parent, *gauge.leaves(3, seconds=2, limiter=shared)]))
+    assert ended.error is None
+    assert (gauge.most, gauge.total) == (1, 7)
     assert free(shared)
 
 

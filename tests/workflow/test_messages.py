@@ -30,6 +30,7 @@ from parallel_agent import (
     Limiter,
     MessageRefusedError,
     ParallelAgent,
+    Plugin,
     Retry,
     Run,
     RunConfig,
@@ -166,6 +167,23 @@ async def test_what_a_branch_says_itself_is_no_message_to_it(autojump_clock: Moc
     async with Runner(talker).open() as run:
         await run.send("hello")
         assert texts(await read(run)) == ["hello", "one", "two"]
+
+
+async def test_what_comes_into_a_run_passes_no_plugin(autojump_clock: MockClock) -> None:
+    passed: list[str] = []
+
+    class Listener(Plugin):
+        async def on_event_callback(
+            self,
+            ctx: InvocationContext,  # noqa: ARG002  # of the hook
+            event: Event,
+        ) -> None:
+            passed.append(event.text)
+
+    async with Runner(listener("a"), plugins=[Listener()]).open() as run:
+        await run.send("hello")
+        await read(run)
+    assert passed == ["a heard hello"]
 
 
 async def test_every_agent_of_a_branch_has_the_same_inbox(autojump_clock: MockClock) -> None:
@@ -970,6 +988,20 @@ async def test_a_shielded_receive_does_not_keep_a_run_alive_whose_store_has_fail
         with pytest.raises(StoreError):
             await read(run)
     assert diary == ["gave up"]
+
+
+async def test_who_has_been_waiting_behind_a_shield_is_woken_when_the_store_fails(
+    autojump_clock: MockClock,
+) -> None:
+    async def stubborn(ctx: InvocationContext) -> None:
+        with trio.CancelScope(shield=True):
+            await ctx.receive()
+
+    tree = ParallelAgent("fan", [leaf("a", stubborn), leaf("b", 1, "this one fails")])
+    async with Runner(tree, session_service=FailingService(1)).open() as run:
+        with pytest.raises(StoreError):
+            await read(run)
+    assert run.statistics().cancelled == 3
 
 
 async def test_a_cancelled_run_that_is_read_on_still_delivers_messages(
