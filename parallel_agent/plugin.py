@@ -283,7 +283,11 @@ class Plugins:
         passing = _Passing(activation, event)
         try:
             for hook in self.on_event:
-                answer = await _ask(hook, ctx, passing.event)
+                try:
+                    answer = await _ask(hook, ctx, passing.event)
+                except PluginError:
+                    _unsealed(passing.event).seal()  # it may have stumbled over the agent's mistake
+                    raise
                 if answer is DROP_EVENT:
                     passing.drop()
                     return None
@@ -446,8 +450,10 @@ async def _ask(hook: _Hook, ctx: InvocationContext, *args: object) -> Any:
     try:
         return await cast("Awaitable[Any]", hook.call(ctx, *args))
     except Exception as exc:
-        if isinstance(exc, RunEndedError) and _is_over(ctx):
-            raise  # not the hook's doing, and no failure
+        of = activation_of(ctx)
+        over = of.status is Status.RUNNING and (of.lane.sealed or of.invocation.stream.closed)
+        if over and isinstance(exc, RunEndedError):
+            raise  # nothing can be emitted here any more: not the hook's doing, and no failure
         raise _failed(hook, exc) from exc
 
 
@@ -457,12 +463,6 @@ def _tell(hook: _Hook, ctx: InvocationContext, outcome: Outcome) -> None:
         hook.call(ctx, outcome)
     except Exception as exc:
         raise _failed(hook, exc) from exc
-
-
-def _is_over(ctx: InvocationContext) -> bool:
-    """Whether the agent can emit nothing any more although it still runs."""
-    of = activation_of(ctx)
-    return of.status is Status.RUNNING and (of.lane.sealed or of.invocation.stream.closed)
 
 
 def _graver(first: BaseException | None, then: BaseException) -> BaseException:

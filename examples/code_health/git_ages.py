@@ -23,7 +23,11 @@ TIMEOUT: Final = 30.0
 
 # The repository came with the folder, so its settings are not trusted: git can be told to run
 # programs (a monitor of files, filters, helpers of remotes), and must not be by a stranger.
-_SETTINGS: Final = ("-c", "core.fsmonitor=false", "-c", "safe.bareRepository=explicit")
+_SETTINGS: Final = (
+    *("-c", "core.fsmonitor=false"),
+    *("-c", "safe.bareRepository=explicit"),
+    *("-c", "mailmap.file="),  # a pipe, or /dev/zero, would be read to its end
+)
 _ENVIRONMENT: Final = {
     "GIT_ALLOW_PROTOCOL": "none",
     "GIT_NO_LAZY_FETCH": "1",
@@ -56,7 +60,15 @@ async def ages_of(
             # Lines as they are in the last commit, not as they are in the folder: to compare
             # with those, git would run the filters that the repository's settings name.
             output = await _run(
-                git, base, "blame", "--no-textconv", "--porcelain", "HEAD", "--", path
+                git,
+                base,
+                "blame",
+                "--no-textconv",
+                "--no-ignore-revs-file",
+                "--porcelain",
+                "HEAD",
+                "--",
+                path,
             )
         if output is not None:
             ages.update(_ages_in(path, wanted[path], _dates(output), today))

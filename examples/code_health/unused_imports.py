@@ -26,7 +26,7 @@ Import: TypeAlias = ast.Import | ast.ImportFrom
 _NOQA: Final = re.compile(r"#\s*noqa\b(?!\s*:)|#\s*noqa\s*:[^#]*\bF(401)?\b", re.IGNORECASE)
 _PYLINT: Final = re.compile(r"#\s*pylint:\s*disable=[^#]*\b(unused-import|W0611)\b")
 _WHOLE_FILE: Final = re.compile(
-    r"^\s*#\s*((ruff|flake8)\s*:\s*noqa\s*(:[^#]*\bF(401)?\b.*)?$"
+    r"^[ \t\f]*#[ \t]*((ruff|flake8)\s*:\s*noqa\s*(:[^#]*\bF(401)?\b.*)?$"
     r"|pylint:\s*disable=.*\b(unused-import|W0611)\b)",
     re.MULTILINE,
 )

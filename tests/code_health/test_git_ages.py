@@ -195,3 +195,12 @@ async def test_of_very_many_files_the_first_have_ages(
     monkeypatch.setattr(git_ages, "MAX_FILES", 2)
     found = await ages(tmp_path, *((f"{name}.py", 1, "# TODO") for name in "cab"))
     assert sorted(found) == [("a.py", 1), ("b.py", 1)]
+
+
+async def test_commits_that_the_repository_would_have_ignored_are_not(
+    git: Git, tmp_path: Path
+) -> None:
+    """The file may be a device without an end, or not there at all, which makes git fail."""
+    commit(git, tmp_path / "a.py", "# TODO\n", "2025-01-21")
+    git("config", "blame.ignoreRevsFile", "not there")
+    assert await ages(tmp_path, ("a.py", 1, "# TODO")) == {("a.py", 1): 10}

@@ -153,3 +153,10 @@ def test_what_another_file_takes_from_elsewhere_is_not(use: str) -> None:
     here = source("from os import path", "p/a.py")
     found = unused_imports([*imported(here), *imported(source(use, "p/b.py"))])
     assert "p/a.py" in [finding["path"] for finding in found]
+
+
+@pytest.mark.timeout(30)
+def test_blank_lines_cost_no_more_than_others() -> None:
+    """Quadratic, these would take minutes, in which no signal is heard."""
+    blank = "\n" * 200_000
+    assert names(unused_imports(imported(source(f"import os{blank}x = 1\n")))) == ["os"]

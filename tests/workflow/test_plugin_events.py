@@ -720,6 +720,31 @@ def test_actions_of_the_agents_that_are_none_are_its_own_mistake() -> None:
     assert isinstance(ended.error, UnstorableError)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"error_code": 5}, "error_code: text is needed, not a int"),
+        ({"actions": EventActions(state_delta={5: 1})}, "actions.state_delta"),  # type: ignore[dict-item]  # wrong
+        ({"actions": EventActions(artifact_delta=None)}, "actions.artifact_delta"),  # type: ignore[arg-type]  # wrong
+    ],
+    ids=["code", "key", "artifacts"],
+)
+def test_a_plugin_that_stumbles_over_an_agents_mistake_is_not_blamed(
+    wrong: dict[str, Any], message: str
+) -> None:
+    def look(_ctx: InvocationContext, event: Event) -> None:
+        len(event.error_code or "")
+        [len(name) for name in event.actions.state_delta]
+        len(event.actions.artifact_delta)
+
+    async def emit(ctx: InvocationContext) -> None:
+        await ctx.emit(Event("said", **wrong))
+
+    ended = run_to_any_end(leaf("a", emit), look)
+    assert isinstance(ended.error, UnstorableError)
+    assert str(ended.error).startswith(message)
+
+
 @pytest.mark.parametrize("through", ["itself", "a task", "an agent"])
 def test_to_emit_while_looking_is_refused_and_does_not_hang(through: str) -> None:
     async def chat(ctx: InvocationContext, _event: Event) -> None:
