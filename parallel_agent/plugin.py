@@ -24,7 +24,7 @@ import attrs
 import trio
 from trio.lowlevel import ParkingLot, checkpoint, disable_ki_protection
 
-from parallel_agent.activation import Activation, Invocation
+from parallel_agent.activation import Activation
 from parallel_agent.barrier import Outcome
 from parallel_agent.context import InvocationContext, activation_of
 from parallel_agent.errors import EmitError, PluginError, RunEndedError, note_plugin

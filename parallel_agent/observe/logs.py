@@ -26,7 +26,7 @@ from parallel_agent.plugin import Plugin
 from session.event import Event
 
 if TYPE_CHECKING:
-    from parallel_agent.run import Result
+    from parallel_agent.result import Result
 
 __all__ = ["LoggingPlugin"]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 import trio
@@ -48,6 +49,13 @@ class Record(Show):
 
     def ended(self, ended: Ended) -> None:
         """Not called by `execute`."""
+
+    def remark(self, text: str) -> None:
+        self.said.append(text)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        yield
 
 
 @agent

@@ -26,10 +26,13 @@ from parallel_agent import (
     FunctionCall,
     InMemorySessionService,
     InvocationContext,
+    Limiter,
+    LimiterStatistics,
     LoopAgent,
     Outcome,
     ParallelAgent,
     Result,
+    Retry,
     Run,
     RunConfig,
     Runner,
@@ -38,6 +41,7 @@ from parallel_agent import (
     State,
     Status,
     Text,
+    WaitAll,
     agent,
 )
 
