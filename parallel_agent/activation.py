@@ -10,7 +10,7 @@ next event. Errors: see `InvocationContext.emit`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
@@ -24,12 +24,12 @@ from parallel_agent.errors import (
     StreamClosedError,
 )
 from parallel_agent.invocation import IdleWatch, Invocation
+from parallel_agent.items import as_event
 from parallel_agent.lane import FREE, IN_FLIGHT, QUEUED, UNPLACED, Lane, sealed_message
 from parallel_agent.lifecycle import Status, Step, advance
 from parallel_agent.limiter import Entrance, Slots
 from parallel_agent.overlay import State
 from parallel_agent.schema import SchemaError
-from parallel_agent.shared_state import Layer
 from parallel_agent.transfer import find_target
 from session.content import Content
 from session.event import Event, stamp_origin
@@ -43,7 +43,6 @@ __all__ = [
     "NO_INPUT",
     "Activation",
 ]
-
 
 NO_INPUT: Final[Any] = object()
 """What an activation is given that works on what its parent works on."""
@@ -231,38 +230,9 @@ class Activation:
         number = self.numbers[name] = self.numbers.get(name, 0) + 1
         return number
 
-    # Its attempts.
-
     def watch(self, idle: IdleWatch | None) -> None:
         """Let ``idle`` be the nearest watch."""
         self.idle = self.slots.idle = idle
-
-    def begin_attempt(self) -> State:
-        """Give what an attempt writes a layer of its own; return the state below it."""
-        below = self.state
-        self.state = State(
-            self.invocation.shared, self.lane, Layer(self.invocation.shared, below.layer)
-        )
-        return below
-
-    def end_attempt(self, below: State, *, succeeded: bool) -> None:
-        """Keep what the attempt has written, or forget it."""
-        attempt, self.state = self.state, below
-        attempt.ended = True
-        if succeeded:
-            if attempt.layer is not None:
-                below.absorb(attempt.layer.writes)
-            below.absorb(attempt.pending)
-        else:
-            self.output = self._written_output = None
-            self._has_output = False
-
-    def next_attempt(self) -> None:
-        """Begin anew: what the last attempt emitted stays in the log, and is nobody's history."""
-        self.place.void = True
-        self.place = self.place.again()
-        self.source = self.error = self.numbers = self._transfer_to = None
-        self.escalated = False
 
     # Its events.
 
@@ -274,7 +244,7 @@ class Activation:
         if text:  # noqa: SIM108  # three kinds in one line is two too many
             event = Event(item)  # type: ignore[arg-type]  # a text, see above
         else:
-            event = item if type(item) is Event else _as_event(item)
+            event = item if type(item) is Event else as_event(item)
         invocation = self.invocation
         stream = invocation.stream
         lane = self.lane
@@ -301,11 +271,12 @@ class Activation:
         # What may be refused comes before a slot is taken, or a tap is asked.
         if invocation.shared.schema is not None and not event.partial:
             self._check_fits(event)
-        arrivals: list[trio.Event] | None = None
+        arrivals: Sequence[trio.Event] = ()
         if self.tap is not None:
-            arrivals = await self.tap.admit(self, event)
-            if arrivals is None:
+            admitted = await self.tap.admit(self, event)
+            if admitted is None:
                 return event
+            arrivals = admitted
         if not event.partial and self._output_key is not None:
             self._write_output(self._output_after(event))
         slot = lane.slot
@@ -336,13 +307,13 @@ class Activation:
                 self._written_output = None
                 if self.tap is not None:
                     self.tap.note_withdrawn(event)
-            if arrivals is not None:
-                _set_all(arrivals)
+            for arrived in arrivals:
+                arrived.set()
             raise
         if idle is not None:
             idle.resume()
-        if arrivals is not None:
-            _set_all(arrivals)
+        for arrived in arrivals:
+            arrived.set()
         if text:
             if item and not self._has_output:
                 self.output = item
@@ -460,6 +431,11 @@ class Activation:
             return event.text
         return self.output
 
+    def forget_output(self) -> None:
+        """Be without output again, and hand over to nobody: the attempt has failed."""
+        self.output = self._written_output = self._transfer_to = None
+        self._has_output = False
+
     def take_transfer(self) -> Agent | None:
         """Return, once, the agent that is to go on in place of this one."""
         target, self._transfer_to = self._transfer_to, None
@@ -522,22 +498,3 @@ class Activation:
 
     def __repr__(self) -> str:
         return f"<Activation {self.place.path}: {self.status}>"
-
-
-def _set_all(events: list[trio.Event]) -> None:
-    for event in events:
-        event.set()
-
-
-def _as_event(item: object) -> Event:
-    if isinstance(item, Event):
-        return item
-    if isinstance(item, str):
-        return Event(str.__str__(item))  # a StrEnum's member, say
-    if isinstance(item, Content):
-        return Event(item)
-    message = (
-        f"an agent emits events, contents or text, not {type(item).__name__}: {item!r:.80}; "
-        "for a value, Event(output=...)"
-    )
-    raise EmitError(message)

@@ -23,9 +23,11 @@ from parallel_agent.judge import (
     escaped,
     split_cancellation,
 )
+from parallel_agent.overlay import State
 from parallel_agent.perform import perform
 from parallel_agent.post import put_back
 from parallel_agent.retry import Retry
+from parallel_agent.shared_state import Layer
 
 __all__ = ["perform_attempts"]
 
@@ -39,13 +41,13 @@ async def perform_attempts(activation: Activation) -> None:
             raise failure
         return
     for number in range(1, retry.max_attempts + 1):
-        below = activation.begin_attempt()
+        below = _begin(activation)
         succeeded = False
         try:
             failure = await _attempt(activation)
             succeeded = failure is None
         finally:
-            activation.end_attempt(below, succeeded=succeeded)
+            _end(activation, below, succeeded=succeeded)
         if failure is None:
             return
         if number == retry.max_attempts or not await _is_worth_it(activation, retry, failure):
@@ -55,7 +57,28 @@ async def perform_attempts(activation: Activation) -> None:
         put_back(activation)
         activation.place.void = True
         await _pause(activation, retry.delay(number, activation.invocation.random))
-        activation.next_attempt()
+        activation.place = activation.place.again()
+        activation.source = activation.error = activation.numbers = None
+        activation.escalated = False
+
+
+def _begin(activation: Activation) -> State:
+    """Give what an attempt writes a layer of its own; return the state below it."""
+    below, shared = activation.state, activation.invocation.shared
+    activation.state = State(shared, activation.lane, Layer(shared, below.layer))
+    return below
+
+
+def _end(activation: Activation, below: State, *, succeeded: bool) -> None:
+    """Keep what the attempt has written, or forget it."""
+    attempt, activation.state = activation.state, below
+    attempt.ended = True
+    if succeeded:
+        if attempt.layer is not None:
+            below.absorb(attempt.layer.writes)
+        below.absorb(attempt.pending)
+    else:
+        activation.forget_output()
 
 
 async def _pause(activation: Activation, seconds: float) -> None:
@@ -66,7 +89,7 @@ async def _pause(activation: Activation, seconds: float) -> None:
         await trio.sleep(seconds)
         if not seconds:
             # A sibling that failed in the same tick cancels this one in the next (see
-            # `parallel_agent.fan_out.Crew.watch`). Begun in that tick, an attempt could fail
+            # `parallel_agent.crew.Crew.watch`). Begun in that tick, an attempt could fail
             # before or after, as the scheduler takes them, and with it the error that is raised.
             await cancel_shielded_checkpoint()
             await checkpoint_if_cancelled()

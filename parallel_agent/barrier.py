@@ -2,7 +2,7 @@
 
 A policy is pure. Asked each time a branch ends, it says what becomes of the others; asked once
 all have ended, it says what the fan-out raises, if anything. The engine
-(`parallel_agent.fan_out`) does the cancelling, joining and raising, so whoever is cancelled has
+(`parallel_agent.crew`) does the cancelling, joining and raising, so whoever is cancelled has
 finished, clean-up and all, before anything is answered.
 
 What the policies of this module do is one table, `POLICIES`; the documentation draws it.

@@ -7,8 +7,9 @@ from typing import Any, Final
 
 import attrs
 
+from parallel_agent.crew import Task
 from parallel_agent.drive import run_child, suspend
-from parallel_agent.fan_out import Task, fan_out
+from parallel_agent.fan_out import fan_out
 from parallel_agent.group import OpenFanOut
 from parallel_agent.tap import OpenAgent
 

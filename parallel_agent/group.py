@@ -24,9 +24,9 @@ from trio.lowlevel import enable_ki_protection
 from parallel_agent.activation import NO_INPUT, Activation
 from parallel_agent.agent import Agent, check_agent
 from parallel_agent.barrier import Barrier, Outcome
+from parallel_agent.crew import Crew, Task, note_trouble
 from parallel_agent.drive import pass_on, raise_unless_left_open, suspend
 from parallel_agent.errors import BranchCancelledError, FanOutError, RunEndedError, note_other
-from parallel_agent.fan_out import Crew, Task, note_trouble
 from parallel_agent.inputs import to_json
 from parallel_agent.judge import after_cancellation, split_cancellation
 from parallel_agent.lifecycle import Status

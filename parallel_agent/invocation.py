@@ -21,7 +21,7 @@ from session.session import SessionKey
 
 if TYPE_CHECKING:
     # For annotations only: an emit hands its event to the plugins, which take contexts.
-    from parallel_agent.plugin import Plugins
+    from parallel_agent.plugins import Plugins
 
 __all__ = ["Counts", "Engine", "IdleWatch", "Invocation", "RunConfig"]
 

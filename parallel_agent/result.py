@@ -10,7 +10,7 @@ import attrs
 
 from parallel_agent.agent import Agent
 from parallel_agent.lifecycle import Status
-from parallel_agent.plugin import Plugins
+from parallel_agent.plugins import Plugins
 from parallel_agent.shared_state import OnConflict
 from parallel_agent.state_schema import StateSchema
 from session.artifact import ArtifactService

@@ -13,7 +13,8 @@ import attrs
 from parallel_agent.agent import Agent, check_agent
 from parallel_agent.errors import MessageTypeError
 from parallel_agent.invocation import RunConfig
-from parallel_agent.plugin import Plugin, Plugins
+from parallel_agent.plugin import Plugin
+from parallel_agent.plugins import Plugins
 from parallel_agent.result import Result, RunSetup
 from parallel_agent.run import OpenRun
 from parallel_agent.schema import SchemaError

@@ -296,7 +296,7 @@ def leaking() -> Agent:
             output=SECRET,
             error_message=SECRET,
             custom_metadata={"m": SECRET},
-            actions=EventActions(state_delta={"k3": {"deep": SECRET}}, transfer_to_agent=SECRET),
+            actions=EventActions(state_delta={"k3": {"deep": SECRET}}),
         )
         raise ExceptionGroup(SECRET, [BoomError(SECRET), ValueError(SECRET)])
 

@@ -8,8 +8,9 @@ from typing import Unpack, final
 from parallel_agent.agent import Agent, AgentOptions
 from parallel_agent.barrier import Barrier, FailFast
 from parallel_agent.context import InvocationContext, activation_of
+from parallel_agent.crew import Task
 from parallel_agent.errors import TreeError
-from parallel_agent.fan_out import Task, fan_out
+from parallel_agent.fan_out import fan_out
 from parallel_agent.lifecycle import Status
 
 __all__ = ["ParallelAgent"]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import FlakyFailure
 from trio.lowlevel import reschedule
 
-from parallel_agent import drive, fan_out, run
+from parallel_agent import crew, drive, run
 from parallel_agent.activation import Activation
 from parallel_agent.branch import EVERYTHING, Branch
 from parallel_agent.lane import DRAINED, Slot
@@ -282,7 +282,7 @@ def _withdrawn_slot_used_again(patch: pytest.MonkeyPatch) -> None:
 
 
 def _siblings_not_sealed(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(fan_out, "seal_subtree", lambda _top: None)
+    patch.setattr(crew, "seal_subtree", lambda _top: None)
 
 
 def _siblings_visible(patch: pytest.MonkeyPatch) -> None:
@@ -349,7 +349,7 @@ def _an_end_counted_twice(patch: pytest.MonkeyPatch) -> None:
 
 
 def _siblings_not_cancelled(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(fan_out, "cancel_subtree", lambda _top, _reason: None)
+    patch.setattr(crew, "cancel_subtree", lambda _top, _reason: None)
 
 
 def _pending_writes_not_flushed(patch: pytest.MonkeyPatch) -> None:
@@ -367,7 +367,7 @@ def _task_left_behind(patch: pytest.MonkeyPatch) -> None:
             trio.lowlevel.spawn_system_task(trio.sleep, 5, name="left behind")
         await right(activation)
 
-    patch.setattr(fan_out, "activate", activate)
+    patch.setattr(crew, "activate", activate)
 
 
 _ESCALATING = Allowed(

@@ -42,12 +42,13 @@ from parallel_agent import (
     WaitAll,
     agent,
     barrier,
+    crew,
     drive,
     fan_out,
 )
 from parallel_agent.activation import Activation
 from parallel_agent.branch import Place
-from parallel_agent.fan_out import Crew, Task
+from parallel_agent.crew import Crew, Task
 from parallel_agent.lifecycle import Step
 from parallel_agent.workflow import parallel
 from tests.support.drawing import fewer
@@ -571,11 +572,11 @@ Check: TypeAlias = Callable[[Case], None]
 
 
 def _losers_are_not_cancelled(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(fan_out, "cancel_subtree", lambda _top, _reason: None)
+    patch.setattr(crew, "cancel_subtree", lambda _top, _reason: None)
 
 
 def _losers_of_an_event_are_not_sealed(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(fan_out, "seal_subtree", lambda _top: None)
+    patch.setattr(crew, "seal_subtree", lambda _top: None)
 
 
 def _a_loser_wins(patch: pytest.MonkeyPatch) -> None:
@@ -681,12 +682,12 @@ def _the_next_try_has_the_old_number(patch: pytest.MonkeyPatch) -> None:
 
 def _a_fan_out_that_was_cut_short_has_failed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
-        fan_out, "failure_despite", lambda barrier, outcomes, _cut_off: barrier.failure(outcomes)
+        crew, "failure_despite", lambda barrier, outcomes, _cut_off: barrier.failure(outcomes)
     )
 
 
 def _being_cut_short_is_a_failure_of_ones_own(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(fan_out, "had_failed", lambda *_anything: True)
+    patch.setattr(crew, "had_failed", lambda *_anything: True)
 
 
 def _the_last_failure_is_raised(patch: pytest.MonkeyPatch) -> None:
@@ -725,7 +726,7 @@ def _no_turn_for_who_fails_in_the_same_tick(patch: pytest.MonkeyPatch) -> None:
     async def at_once() -> None:
         pass
 
-    patch.setattr(fan_out, "cancel_shielded_checkpoint", at_once)
+    patch.setattr(crew, "cancel_shielded_checkpoint", at_once)
 
 
 SIMPLE: Final = Allowed(attempts=False, exits=False, stops=False, limits=False, depth=1)

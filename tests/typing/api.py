@@ -283,7 +283,7 @@ ParallelAgent("p", [yields], limiter=3)  # type: ignore[arg-type]
 ParallelAgent("p", [yields], max_iterations=3)  # type: ignore[call-arg]
 ParallelAgent("p", [yields]).with_options(max_concurrency=3)  # type: ignore[call-arg]
 Retry(on=3)  # type: ignore[arg-type]
-Retry(3, 1.0)  # type: ignore[misc]
+Retry(3, 1.0)  # type: ignore[call-arg]
 Limiter("2")  # type: ignore[arg-type]
 
 assert_type(tree.name, str)
