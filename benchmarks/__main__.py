@@ -12,6 +12,7 @@ from typing import Final
 
 import attrs
 
+from benchmarks.dynamic import dynamic, mapped
 from benchmarks.imports import imports
 from benchmarks.measure import FULL, QUICK, Row, Sizes, machine
 from benchmarks.scaling import branches, depth, first_event, history
@@ -28,6 +29,8 @@ BENCHMARKS: Final[Mapping[str, Callable[[Sizes], Iterator[Row]]]] = MappingProxy
         "start": start,
         "memory": memory,
         "many": many,
+        "dynamic": dynamic,
+        "mapped": mapped,
         "import": imports,
     }
 )
