@@ -98,7 +98,7 @@ class InvocationContext:
 
         What the session held before the run; what was visible to the parent when this branch was
         forked; what this branch, and branches forked from it and joined, have recorded since.
-        Never anything of a sibling that still runs, or of an attempt that has failed. Partial
+        Never anything of a sibling that still runs, or of an attempt of this run that was followed by another. Partial
         events are not recorded.
 
         Costs a step per event of the session.
