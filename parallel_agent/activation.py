@@ -10,7 +10,7 @@ next event. Errors: see `InvocationContext.emit`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
@@ -39,10 +39,7 @@ if TYPE_CHECKING:
     from parallel_agent.agent import Agent
     from parallel_agent.tap import Tap
 
-__all__ = [
-    "NO_INPUT",
-    "Activation",
-]
+__all__ = ["NO_INPUT", "Activation"]
 
 NO_INPUT: Final[Any] = object()
 """What an activation is given that works on what its parent works on."""
@@ -158,8 +155,7 @@ class Activation:
         self._transfer_to: Agent | None = None
         self.status = Status.PENDING
         self.error: BaseException | None = None
-        self.own = False
-        self.reached = False
+        self.own = self.reached = False
         self.source: Activation | None = None
         self.combined: tuple[BaseException, bool] | None = None
         self.output: Any = None
@@ -177,6 +173,8 @@ class Activation:
         self.slots.idle = self.idle
         self._has_output = False
         self._output_key = agent.output_key
+        if invocation.steering is not None:
+            invocation.steering.adopt(self)
 
     # Its life.
 
@@ -258,8 +256,8 @@ class Activation:
             or (self._taps and self._was_withdrawn(event))
         ):
             return await self._pass_on(event)
-        if invocation.plugins.on_event:
-            replaced = await invocation.plugins.event(self, event)
+        if invocation.gate is not None:
+            replaced = await invocation.gate.event(self, event)
             if replaced is None:
                 return event
             event, text = replaced, False
@@ -271,12 +269,14 @@ class Activation:
         # What may be refused comes before a slot is taken, or a tap is asked.
         if invocation.shared.schema is not None and not event.partial:
             self._check_fits(event)
-        arrivals: Sequence[trio.Event] = ()
+        arrivals: list[trio.Event] = []
         if self.tap is not None:
-            admitted = await self.tap.admit(self, event)
-            if admitted is None:
-                return event
-            arrivals = admitted
+            try:
+                if not await self.tap.admit(self, event, arrivals):
+                    return event
+            except BaseException:
+                self.tap.withdraw(event, arrivals)
+                raise
         if not event.partial and self._output_key is not None:
             self._write_output(self._output_after(event))
         slot = lane.slot
@@ -306,7 +306,7 @@ class Activation:
             else:
                 self._written_output = None
                 if self.tap is not None:
-                    self.tap.note_withdrawn(event)
+                    self.tap.withdraw(event, arrivals)
             for arrived in arrivals:
                 arrived.set()
             raise

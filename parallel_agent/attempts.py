@@ -64,8 +64,8 @@ async def perform_attempts(activation: Activation) -> None:
 
 def _begin(activation: Activation) -> State:
     """Give what an attempt writes a layer of its own; return the state below it."""
-    below, shared = activation.state, activation.invocation.shared
-    activation.state = State(shared, activation.lane, Layer(shared, below.layer))
+    below = activation.state
+    activation.state = below.under(Layer(activation.invocation.shared, below.layer))
     return below
 
 

@@ -9,8 +9,8 @@ from trio.lowlevel import checkpoint
 
 from parallel_agent.activation import NO_INPUT, Activation
 from parallel_agent.barrier import Barrier, BestEffort, FailFast, Outcome
-from parallel_agent.branch import Place
 from parallel_agent.errors import FanOutError, TreeError
+from parallel_agent.history import visible_events
 from parallel_agent.inputs import checked_input, to_json
 from parallel_agent.invocation import RunConfig
 from parallel_agent.lifecycle import Status
@@ -98,28 +98,13 @@ class InvocationContext:
 
         What the session held before the run; what was visible to the parent when this branch was
         forked; what this branch, and branches forked from it and joined, have recorded since.
-        Never anything of a sibling that still runs, or of an attempt of this run that was followed by another. Partial
-        events are not recorded.
+        Never anything of a sibling that still runs, or of an attempt of this run that was
+        followed by another. Partial events are not recorded.
 
         Costs a step per event of the session.
         """
-        activation = self._activation
-        branch = activation.lane.branch
-        invocation_id = activation.invocation.id
-        limits: dict[int, int] = {}
-        void: dict[int, bool] = {}
-        visible: list[Event] = []
-        for event in activation.invocation.stream.session.events:
-            origin = event.origin
-            if isinstance(origin, Place) and origin.invocation_id == invocation_id:
-                writer = origin.line
-                limit = limits.get(id(writer))
-                if limit is None:
-                    limit = limits[id(writer)] = branch.limit_for(writer)
-                if (event.seq or 0) > limit or _is_void(origin, void):
-                    continue
-            visible.append(event)
-        return visible
+        self._note("history")
+        return visible_events(self._activation)
 
     def outcomes(self, name: str) -> tuple[Outcome, ...]:
         """Return how the branches of the fan-out ``name`` ended, in declaration order.
@@ -147,6 +132,16 @@ class InvocationContext:
             trio.Cancelled: ``event.seq`` says whether it was recorded all the same.
         """
         return await self._activation.emit(item)
+
+    async def checkpoint_schedule(self) -> None:
+        """Let others go on, and let exploration choose here who does.
+
+        For agents that share what the runtime does not know of: an object, a file, a service.
+        `parallel_agent.testing` tries the orders in which such places can be passed. Otherwise a
+        checkpoint of trio's.
+        """
+        self._note("schedule")
+        await checkpoint()
 
     # What is kept beside the session.
 
@@ -197,6 +192,11 @@ class InvocationContext:
         await activation.flush()
         await checkpoint()
         await activation.invocation.memory.add_session(activation.invocation.stream.session)
+
+    def _note(self, what: str) -> None:
+        steering = self._activation.invocation.steering
+        if steering is not None:
+            steering.note(self._activation, what)
 
     def _running(self) -> Activation:
         activation = self._activation
@@ -366,6 +366,7 @@ class InvocationContext:
 
     async def receive(self) -> Event:
         """Wait for the next message to this branch; see `Run.send`."""
+        self._note("message")
         return await receive(self._running())
 
     @property
@@ -386,6 +387,7 @@ class InvocationContext:
         """
         activation = self._running()
         await checkpoint()
+        self._note("message")
         root = activation
         while root.parent is not None:
             root = root.parent
@@ -431,6 +433,7 @@ class InvocationContext:
                 (``RunConfig(on_wait="suspend")``).
         """
         activation = self._running()
+        self._note("message")
         suspended, answer = await request_input(activation, prompt, schema, timeout, default)
         if suspended:
             await activation.invocation.engine.suspend(activation)
@@ -480,17 +483,6 @@ def find_outcomes(outcomes: Mapping[str, Sequence[Outcome]], name: str) -> tuple
         known = ", ".join(sorted(outcomes)) or "none yet"
         message = f"no fan-out named {name!r} has ended in this run (ended: {known})"
         raise KeyError(message) from None
-
-
-def _is_void(place: Place, known: dict[int, bool]) -> bool:
-    """Whether an event belongs to an attempt that has failed."""
-    found = known.get(id(place))
-    if found is None:
-        above: Place | None = place
-        while above is not None and not above.void:
-            above = above.parent
-        found = known[id(place)] = above is not None
-    return found
 
 
 def activation_of(ctx: InvocationContext) -> Activation:

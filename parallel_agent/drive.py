@@ -168,9 +168,17 @@ async def suspend(activation: Activation) -> None:
     raise BranchCancelledError(message)
 
 
-@enable_ki_protection
 async def activate(activation: Activation) -> None:
     """Run one activation, pending until now, to its one terminal status. Never raises."""
+    steering = activation.invocation.steering
+    if steering is None:
+        await _activate(activation)
+    else:
+        await steering.run(activation, _activate(activation))
+
+
+@enable_ki_protection
+async def _activate(activation: Activation) -> None:
     error: BaseException | None = None
     corrupted = False
     parent = activation.parent

@@ -115,11 +115,14 @@ class FunctionAgent(Agent):
 
     async def _run_in_thread(self, arguments: tuple[Any, ...]) -> Any:
         ctx: InvocationContext = arguments[0]
+        invocation = activation_of(ctx).invocation
+        if invocation.steering is not None:
+            return await invocation.steering.call(self._call, *arguments)
         return await trio.to_thread.run_sync(
             self._call,
             *arguments,
             abandon_on_cancel=self._abandon_on_cancel,
-            limiter=activation_of(ctx).invocation.threads,
+            limiter=invocation.threads,
         )
 
     def _call(self, *arguments: Any) -> Any:

@@ -314,7 +314,10 @@ class OpenFanOut:
             crew.closed = True
             crew.cancel(f"the fan-out's block raised {type(error).__name__}")
         left = await self._join()
-        failure = failure or left
+        if failure is None:
+            failure = left
+        else:
+            note_trouble(failure, left)
         outcomes = group._close()  # noqa: SLF001  # the block and its handle are one thing
         if failure is None:
             await self._answer(group, outcomes, aside)

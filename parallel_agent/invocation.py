@@ -13,6 +13,7 @@ import trio
 from parallel_agent.barrier import Outcome
 from parallel_agent.limiter import Limiter
 from parallel_agent.shared_state import SharedState
+from parallel_agent.steering import Gate, Steering
 from parallel_agent.stream import Stream
 from session.artifact import ArtifactService
 from session.content import Content
@@ -154,6 +155,8 @@ class Invocation:
     memory: MemoryService
     random: Random
     requests: Any  # of `parallel_agent.questions`, which stands above
+    steering: Steering | None
+    gate: Gate | None  # the plugins, if they look at events, and what steers
     limiter: Limiter | None = None
     counts: Counts = attrs.field(factory=Counts)
     outcomes: dict[str, tuple[Outcome, ...]] = attrs.Factory(dict[str, tuple[Outcome, ...]])

@@ -74,6 +74,7 @@ class Limiter:
         self._free = slots
         self._starting = ParkingLot()
         self._returning = ParkingLot()
+        self._takers: dict[trio.lowlevel.Task, list[Limiter]] = {}
 
     @property
     def name(self) -> str:
@@ -97,29 +98,42 @@ class Limiter:
     # The runtime's side.
 
     @enable_ki_protection
-    async def acquire(self, *, returning: bool = False, idle: Clock | None = None) -> None:
+    async def acquire(
+        self,
+        *,
+        returning: bool = False,
+        idle: Clock | None = None,
+        taken: list[Limiter] | None = None,
+    ) -> None:
         """Wait for a slot; ``returning`` takes it ahead of those who start.
 
-        ``idle`` stands while it waits: to queue is nobody's idleness.
+        ``idle`` stands while it waits: to queue is nobody's idleness. This limiter is added to
+        ``taken`` in the step in which it hands over a slot, so that none is lost if the taker
+        fails in the next.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        taken = [] if taken is None else taken
         if self._free and not self._returning and (returning or not self._starting):
             self._free -= 1
+            taken.append(self)
             return
+        task = trio.lowlevel.current_task()
+        self._takers[task] = taken
         if idle is not None:
             idle.pause()
         try:
             # Whoever gives up a slot hands it over (see `release`): woken is having it.
             await (self._returning if returning else self._starting).park()
         finally:
+            del self._takers[task]
             if idle is not None:
                 idle.resume()
 
     def release(self) -> None:
         """Hand the slot to who waits longest, or put it back."""
         for lot in (self._returning, self._starting):
-            if lot:
-                lot.unpark()
+            for task in lot.unpark():
+                self._takers[task].append(self)
                 return
         self._free += 1
 
@@ -162,8 +176,7 @@ class Slots:
         try:
             # In one order everywhere, the run's own last: no two can wait for each other.
             for limiter in self._limiters:
-                await limiter.acquire(returning=returning, idle=self.idle)
-                taken.append(limiter)
+                await limiter.acquire(returning=returning, idle=self.idle, taken=taken)
         except BaseException:
             for limiter in taken:
                 limiter.release()

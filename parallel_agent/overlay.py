@@ -238,6 +238,10 @@ class State(Mapping[str, Any]):
 
     # The runtime's side.
 
+    def under(self, layer: Layer) -> State:
+        """Return what sees as this one does, but onto ``layer``."""
+        return type(self)(self._shared, self._lane, layer)
+
     def plain_pending(self) -> dict[str, Any]:
         """Return a copy of the writes that go with the next event, without contributions."""
         return {

@@ -279,6 +279,7 @@ async def receive(activation: Activation) -> Event:
             return message
 
 
+@enable_ki_protection  # an interrupt half way would lose a slot, of a limiter that others share
 async def step_outside(activation: Activation, wait: Callable[[], Awaitable[None]]) -> None:
     """Wait for somebody outside: without a slot, and without being idle."""
     idle = activation.idle

@@ -34,6 +34,7 @@ from parallel_agent.post import send
 from parallel_agent.questions import PendingRequest, Requests
 from parallel_agent.result import Result, RunSetup, RunStatistics
 from parallel_agent.shared_state import SharedState
+from parallel_agent.steering import STEERING
 from parallel_agent.stream import Stream
 from session.actions import EventActions
 from session.content import Content
@@ -390,6 +391,8 @@ class OpenRun:
             resolve=shared.resolve,
             check_conflicts=shared.check_conflicts,
         )
+        steering = STEERING.get()
+        plugins = setup.plugins if setup.plugins.on_event else None
         invocation = Invocation(
             id=invocation_id,
             key=session.key,
@@ -401,6 +404,8 @@ class OpenRun:
             engine=ENGINE,
             requests=Requests(session),
             random=setup.random,
+            steering=steering,
+            gate=plugins if steering is None else steering.gate(plugins),
             limiter=_run_limiter(self._config),
             plugins=setup.plugins,
             artifacts=setup.artifacts,

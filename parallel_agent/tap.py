@@ -23,8 +23,15 @@ from trio.lowlevel import ParkingLot, checkpoint, enable_ki_protection
 
 from parallel_agent.activation import Activation
 from parallel_agent.agent import Agent
-from parallel_agent.drive import activate, outcome_error, pass_on, place_child, suspend
-from parallel_agent.errors import ReadError, RunEndedError, note_other
+from parallel_agent.drive import (
+    activate,
+    outcome_error,
+    pass_on,
+    place_child,
+    raise_unless_left_open,
+    suspend,
+)
+from parallel_agent.errors import ReadError, RunEndedError, note_clean_up, note_other
 from parallel_agent.invocation import IdleWatch
 from parallel_agent.judge import split_cancellation
 from parallel_agent.lane import UNPLACED
@@ -64,71 +71,65 @@ class Tap:
         self._news: deque[_Held] = deque()
         self._readers = ParkingLot()
 
-    async def admit(self, emitter: Activation, event: Event) -> list[trio.Event] | None:
+    async def admit(self, emitter: Activation, event: Event, arrivals: list[trio.Event]) -> bool:
         """Show ``event`` here and at every tap further out, and wait until all have decided.
 
-        Returns what to set when it is recorded, or cannot be; None if it was dropped, and with it
-        the writes that would have been recorded with it. Refused or cancelled, it is as if it had
-        never been emitted.
+        Returns whether it was passed on; if not, it was dropped, and with it the writes that would
+        have been recorded with it. What to set when it is recorded, or cannot be, is added to
+        ``arrivals``: there, and not returned, so that an emitter that fails leaves nobody waiting.
+        If this raises, call `withdraw`.
         """
-        arrivals: list[trio.Event] = []
         writes = {} if event.partial else dict(emitter.state.pending)
         idle = emitter.idle
         stamp_origin(event, emitter.place)
         tap: Tap | None = self
-        try:
-            while tap is not None:
-                # Nobody below the tap is idle while the agent that holds it thinks.
+        while tap is not None:
+            # Nobody below the tap is idle while the agent that holds it thinks.
+            if idle is not None:
+                idle.pause(tap.idle)
+            try:
+                passed = await tap.offer(event, arrivals)
+            finally:
                 if idle is not None:
-                    idle.pause(tap.idle)
-                try:
-                    held = await tap.offer(event)
-                finally:
-                    if idle is not None:
-                        idle.resume(tap.idle)
-                if held is None:
-                    emitter.state.forget(writes)
-                    break
-                arrivals.append(held.arrived)
-                tap = tap.outer
-            else:
-                if emitter.lane.sealed or emitter.invocation.stream.closed:
-                    emitter.refuse()
-                return arrivals
-        except BaseException:
-            stamp_origin(event, UNPLACED)
-            self.note_withdrawn(event)
-            _set_all(arrivals)
-            raise
-        _set_all(arrivals)
-        return None
+                    idle.resume(tap.idle)
+            if not passed:
+                emitter.state.forget(writes)
+                _set_all(arrivals)
+                return False
+            tap = tap.outer
+        # A task that outlives its agent may have waited here.
+        if (
+            emitter.status is not Status.RUNNING
+            or emitter.lane.sealed
+            or emitter.invocation.stream.closed
+        ):
+            emitter.refuse()
+        return True
 
-    def note_withdrawn(self, event: Event) -> None:
-        """Remember, here and further out, that ``event`` can no longer be passed on."""
+    def withdraw(self, event: Event, arrivals: list[trio.Event]) -> None:
+        """Make it as if ``event`` had never been emitted: here and further out, it is too late."""
+        stamp_origin(event, UNPLACED)
         tap: Tap | None = self
         while tap is not None:
             tap.withdrawn[id(event)] = event
             tap = tap.outer
+        _set_all(arrivals)
 
-    async def offer(self, event: Event) -> _Held | None:
-        """Show the event here, and wait. Return it if it was passed on, None if it was dropped."""
-        held = _Held(event)
+    async def offer(self, event: Event, arrivals: list[trio.Event]) -> bool:
+        """Show the event here, and wait. Return whether it was passed on, and not dropped."""
         self.withdrawn.pop(id(event), None)
         if self.closed:
-            held.passed = True
-            return held
+            return True
+        held = _Held(event)
+        arrivals.append(held.arrived)
         self._held[id(event)] = held
         self._news.append(held)
         self._readers.unpark_all()
         try:
             await held.decided.wait()
-        except BaseException:
-            # Passed on all the same, if it was cancelled and has not run since: never to arrive.
-            held.arrived.set()
-            raise
         finally:
             del self._held[id(event)]
-        return held if held.passed else None
+        return held.passed
 
     def find(self, event: Event) -> _Held | None:
         """Return what is held under this tap for ``event``, if it is and nothing is decided."""
@@ -308,15 +309,17 @@ class OpenAgent:
             child.scope.cancel("the block that reads its events was left")
         self._tap.close()
         raised = error
-        try:
-            await self._nursery.__aexit__(None, None, None)
-        except BaseException as exc:  # noqa: BLE001  # raised below
-            error = error or exc
+        trouble = await self._join(child)
+        if error is None:
+            error = trouble
+        elif trouble is not None and not _is_end(parent, trouble):
+            if _is_end(parent, error):
+                error = trouble
+            else:
+                note_clean_up(error, trouble)
         parent.release(child)
         parent.let_tap_go(self._tap)
-        is_end = error is not None and isinstance(
-            split_cancellation(parent, error), trio.Cancelled | RunEndedError
-        )
+        is_end = error is not None and _is_end(parent, error)
         if error is None or (is_end and child.error is not None and not events._told):  # noqa: SLF001  # one thing in two parts
             await self._answer(child, events)
             return False
@@ -326,6 +329,19 @@ class OpenAgent:
         if error is raised:
             return False
         raise error
+
+    async def _join(self, child: Activation) -> BaseException | None:
+        """Wait until the child has ended; return what the nursery raised."""
+        try:
+            await self._nursery.__aexit__(None, None, None)
+        except BaseExceptionGroup as left:
+            try:
+                raise_unless_left_open(left, [child])
+            except BaseException as exc:  # noqa: BLE001  # the caller raises it
+                return exc
+        except BaseException as exc:  # noqa: BLE001  # as above
+            return exc
+        return None
 
     async def _answer(self, child: Activation, events: ChildEvents) -> None:
         parent = self._parent
@@ -339,3 +355,8 @@ class OpenAgent:
         if child.error is not None and not events._told:  # noqa: SLF001  # as above
             pass_on(parent, child, child.error)
             raise child.error
+
+
+def _is_end(activation: Activation, error: BaseException) -> bool:
+    """Whether it says that the agent, or the run, is over: no failure."""
+    return isinstance(split_cancellation(activation, error), trio.Cancelled | RunEndedError)
