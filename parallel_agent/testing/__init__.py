@@ -1,0 +1,1 @@
+"""A kit for testing agents that run side by side."""

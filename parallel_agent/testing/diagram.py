@@ -1,0 +1,87 @@
+"""A run as text: a column for each branch, a line for each thing it did.
+
+Pure: nothing here waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from parallel_agent.testing.steps import EVERY_KEY, Step
+
+__all__ = ["draw"]
+
+WIDTH: Final = 34
+"""How wide a column gets."""
+
+MAX_LINES: Final = 60
+"""How many lines are drawn; of a longer run, the last."""
+
+
+def draw(steps: Sequence[Step]) -> str:
+    """Return a run as a small sequence diagram.
+
+    A column is a task, named by the path of its activation. Steps in which nothing happened that
+    others could notice are left out.
+    """
+    lines: list[tuple[str, str]] = []
+    for step in steps:
+        lines += [(step.actor, what) for what in _what(step)]
+    left_out = len(lines) - MAX_LINES
+    if left_out > 0:
+        lines = lines[left_out:]
+    actors = [actor for actor in dict.fromkeys(step.actor for step in steps) if actor != "time"]
+    actors = [actor for actor in actors if any(actor == who for who, _ in lines)]
+    widths = {
+        actor: min(WIDTH, max(len(text) for who, text in [(actor, actor), *lines] if who == actor))
+        for actor in actors
+    }
+    rows = [_row({actor: _tail(actor, widths[actor]) for actor in actors}, widths)]
+    rows.append(_row({actor: "-" * widths[actor] for actor in actors}, widths))
+    if left_out > 0:
+        rows.append(f"({left_out} lines before)")
+    for who, text in lines:
+        rows.append(text if who == "time" else _row({who: _cut(text, widths[who])}, widths))
+    return "\n".join(row.rstrip() for row in rows)
+
+
+def _row(cells: dict[str, str], widths: dict[str, int]) -> str:
+    return "  ".join(cells.get(actor, "").ljust(width) for actor, width in widths.items())
+
+
+def _what(step: Step) -> Iterator[str]:
+    if step.actor == "time":
+        yield f"- - - time passes, from {step.at:g} s"
+        return
+    reads = dict.fromkeys(access.key for access in step.accesses if not access.writes)
+    writes = dict.fromkeys(access.key for access in step.accesses if access.writes)
+    if reads:
+        yield f"reads {_keys(reads)}"
+    if step.sees_events:
+        yield "reads history"
+    if writes:
+        yield f"writes {_keys(writes)}"
+    event = step.event
+    if event is not None:
+        said = repr(event.text) if event.text else ""
+        changed = ", ".join(f"{key}={value!r}" for key, value in event.state_delta.items())
+        also = " escalate" if event.actions.escalate else ""
+        yield (
+            " ".join(part for part in ("emits", said, f"{{{changed}}}" * bool(changed)) if part)
+            + also
+        )
+    if step.cancels:
+        yield f"cancels {', '.join(sorted(step.cancels))}"
+
+
+def _keys(keys: dict[str, None]) -> str:
+    return ", ".join("all keys" if key == EVERY_KEY else key for key in keys)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def _tail(text: str, width: int) -> str:
+    return text if len(text) <= width else f"…{text[1 - width :]}"

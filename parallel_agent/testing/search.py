@@ -1,0 +1,196 @@
+"""Every schedule of a tree, each once: depth first, without those that make no difference.
+
+Dynamic partial-order reduction (Flanagan and Godefroid, POPL 2005) with sleep sets: after each
+run, two dependent steps that could have come the other way make a schedule in which they do;
+what was tried at a choice sleeps below the others until something it depends on has happened. So
+of the schedules that differ only in the order of independent steps, one is run to its end.
+
+Pure: nothing here waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import attrs
+
+from parallel_agent.testing.control import Actor
+from parallel_agent.testing.errors import NondeterminismError
+from parallel_agent.testing.schedule import Schedule
+from parallel_agent.testing.steps import Step, dependent
+
+__all__ = ["RedundantError", "Search"]
+
+
+class RedundantError(Exception):
+    """What is left of this schedule has been run already, in another order."""
+
+
+@attrs.define(eq=False)
+class _Node:
+    """One choice on the way that is being gone.
+
+    Attributes:
+        options: who could go.
+        taken: who goes.
+        position: of the step that followed, among all of the run.
+        wanted: whom to try here, as far as is known.
+        tried: who has been tried, and the step it did.
+        asleep: who need not be tried, and the step it would do.
+    """
+
+    options: tuple[str, ...]
+    taken: str
+    position: int
+    wanted: set[str]
+    tried: dict[str, Step]
+    asleep: dict[str, Step]
+
+
+@final
+class Search:
+    """A way through all schedules; one call of `begin` and `end` around each run.
+
+    Args:
+        reduce: leave out what makes no difference.
+
+    Attributes:
+        exhausted: all schedules have been run.
+        longest: how many choices there were in a run, at most.
+    """
+
+    def __init__(self, *, reduce: bool = True) -> None:
+        """Begin with the schedule in which the first goes first."""
+        self._reduce = reduce
+        self._path: list[_Node] = []
+        self._depth = 0
+        self._steps: list[Step] = []
+        self._known = 0
+        self.exhausted = False
+        self.longest = 0
+
+    # One run: `parallel_agent.testing.control.Chooser`.
+
+    def begin(self) -> None:
+        """Begin a run."""
+        self._depth = 0
+        self._steps = []
+
+    def choose(self, actors: Sequence[Actor]) -> int:
+        """Go where no run has gone.
+
+        Raises:
+            RedundantError: there is nothing new below.
+            NondeterminismError: the way here was another the last time.
+        """
+        options = tuple(actor.name for actor in actors)
+        if self._depth < len(self._path):
+            node = self._path[self._depth]
+            if node.options != options:
+                raise NondeterminismError(node.options, options, self._depth)
+        else:
+            node = self._new_node(options)
+            self._path.append(node)
+        self._depth += 1
+        return options.index(node.taken)
+
+    def note(self, step: Step) -> None:
+        """Learn what was done."""
+        self._steps.append(step)
+
+    def _new_node(self, options: tuple[str, ...]) -> _Node:
+        asleep = self._still_asleep()
+        awake = [name for name in options if name not in asleep]
+        if not awake:
+            raise RedundantError
+        wanted = {awake[0]} if self._reduce else set(options)
+        return _Node(options, awake[0], len(self._steps), wanted, {}, asleep)
+
+    def _still_asleep(self) -> dict[str, Step]:
+        """Return who sleeps after the newest choice: what was done since has not woken them."""
+        if not self._reduce or not self._path:
+            return {}
+        above = self._path[-1]
+        since = self._steps[above.position :]
+        return {
+            name: step
+            for name, step in {**above.asleep, **above.tried}.items()
+            if not any(step.actor == one.actor or dependent(step, one) for one in since)
+        }
+
+    @property
+    def schedule(self) -> Schedule:
+        """What was chosen, where there was a choice."""
+        return Schedule(node.taken for node in self._path[: self._depth] if len(node.options) > 1)
+
+    # Between two runs.
+
+    def end(self) -> bool:
+        """Find the next schedule. Return whether there is one."""
+        del self._path[self._depth :]
+        self.longest = max(self.longest, self._depth)
+        if self._reduce:
+            self._look_for_races()
+        while self._path:
+            node = self._path[-1]
+            if node.position < len(self._steps):
+                node.tried[node.taken] = self._steps[node.position]
+            else:
+                node.tried.setdefault(node.taken, Step(node.taken, decisive=True))
+            left = [
+                name
+                for name in node.options
+                if name in node.wanted and name not in node.tried and name not in node.asleep
+            ]
+            if left:
+                node.taken = left[0]
+                self._known = node.position
+                return True
+            self._path.pop()
+        self.exhausted = True
+        return False
+
+    def _look_for_races(self) -> None:
+        """Where two dependent steps could have come the other way, want that."""
+        nodes = {node.position: node for node in self._path}
+        steps = self._steps
+        # Bit sets of the steps that come before each, in every order of the same outcome.
+        before: list[int] = []
+        last: dict[str, int] = {}
+        for j, step in enumerate(steps):
+            mine = last.get(step.actor, -1)
+            first = 0
+            for cause in (mine, step.enabled_by):
+                if cause >= 0:
+                    first |= before[cause] | (1 << cause)
+            all_before = first
+            for i in range(j - 1, -1, -1):
+                if all_before >> i & 1:
+                    continue
+                if steps[i].actor != step.actor and dependent(steps[i], step):
+                    all_before |= before[i] | (1 << i)
+                    if j >= self._known and i in nodes:
+                        self._want(nodes[i], i, j, before)
+            before.append(all_before)
+            last[step.actor] = j
+
+    def _want(self, node: _Node, i: int, j: int, before: list[int]) -> None:
+        """Let step ``j``, or what leads to it, be tried where step ``i`` was taken."""
+        steps = self._steps
+        actor = steps[j].actor
+        if actor in node.options:
+            node.wanted.add(actor)
+            return
+        mine = max((k for k in range(i + 1, j) if steps[k].actor == actor), default=-1)
+        leading = {
+            steps[k].actor
+            for k in range(i + 1, j)
+            if k in (mine, steps[j].enabled_by)
+            or any(cause >= 0 and before[cause] >> k & 1 for cause in (mine, steps[j].enabled_by))
+        }
+        leads = [name for name in node.options if name in leading]
+        if leads:
+            node.wanted.add(leads[0])
+        else:
+            node.wanted.update(node.options)

@@ -1,0 +1,138 @@
+"""One run of a tree, under one schedule.
+
+Each is a run of its own, on a trio of its own, with a clock that stands still until
+nothing else can happen, and ids and random numbers that are the same each time: the same schedule
+makes the same run, to the byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from itertools import count
+from random import Random
+from typing import Any, Protocol
+
+import attrs
+import trio
+from trio.testing import MockClock
+
+from parallel_agent.agent import Agent
+from parallel_agent.result import Result
+from parallel_agent.run import Run
+from parallel_agent.runner import Runner
+from parallel_agent.steering import STEERING
+from parallel_agent.testing.control import Chooser, Controller
+from parallel_agent.testing.errors import DeadlockError, EndlessRunError
+from parallel_agent.testing.schedule import Replayed, Schedule
+from parallel_agent.testing.steps import Step
+from session.content import Content
+from session.event import Event
+
+__all__ = ["MakeRunner", "MakeTree", "Trial", "run_once"]
+
+EPOCH = 1_767_225_600.0
+"""When runs under exploration begin, by their own clock: the first of January 2026."""
+
+MakeTree = Callable[[], Agent]
+
+
+class MakeRunner(Protocol):
+    """Makes the runner of one trial: `Runner`, or a function that passes on what it is given."""
+
+    def __call__(self, tree: Agent, /, **options: Any) -> Runner: ...
+
+
+@attrs.frozen(eq=False)
+class Trial:
+    """One run under one schedule.
+
+    Attributes:
+        result: what it came to; None if it could not be opened.
+        error: what it raised, if it did.
+        events: what the reader got.
+        schedule: who went, where there was a choice.
+        steps: everything that was done, in order.
+    """
+
+    result: Result | None
+    error: BaseException | None
+    events: tuple[Event, ...]
+    schedule: Schedule
+    steps: tuple[Step, ...]
+
+
+def run_once(
+    make_tree: MakeTree,
+    schedule: Schedule | Chooser = Schedule(),  # noqa: B008  # immutable
+    *,
+    message: str | Content | None = None,
+    read: Callable[[Run], Awaitable[object]] | None = None,
+    make_runner: MakeRunner = Runner,
+    max_steps: int = 10_000,
+    seed: int = 0,
+) -> Trial:
+    """Run a tree once, under one schedule.
+
+    Args:
+        make_tree: makes the tree.
+        schedule: who goes next; or whoever decides it.
+        message: what the run is started with.
+        read: reads the run, sends messages, answers; by default, reads to the end.
+        make_runner: makes the runner, from the tree and keywords for clock, ids and random
+            numbers; ``functools.partial(Runner, reducers=...)``, for example.
+        max_steps: how many steps are a run that never ends.
+        seed: of the random numbers that retries draw.
+
+    Returns what happened, also if the run has failed, did not end within ``max_steps``, or came to
+    where nothing could happen any more (``trial.error`` says it).
+
+    Raises:
+        ScheduleError: the schedule does not fit the tree.
+    """
+    if trio.lowlevel.in_trio_run():
+        message_ = "exploration runs trio itself: call it from a plain function, not from inside"
+        raise RuntimeError(message_)
+    chooser = Replayed(schedule) if isinstance(schedule, Schedule) else schedule
+    clock = MockClock()
+    controller = Controller(clock, chooser, max_steps=max_steps)
+    numbers = count(1)
+    runner = make_runner(
+        make_tree(),
+        clock=lambda: EPOCH + clock.current_time(),
+        new_id=lambda: f"id-{next(numbers)}",
+        random=Random(seed),  # noqa: S311  # jitter, no secret
+    )
+    events: list[Event] = []
+    results: list[Result] = []
+    errors: list[BaseException] = []
+
+    async def main() -> None:
+        STEERING.set(controller)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(controller.drive)
+            with controller.scope:
+                try:
+                    async with runner.open(message) as run:
+                        if read is None:
+                            async for event in run:
+                                events.append(event)
+                        else:
+                            await read(run)
+                except Exception as exc:  # noqa: BLE001  # what the run failed with
+                    errors.append(exc)
+                results.append(run.result)
+            controller.stop_steering()
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=clock)
+    failure = controller.failure
+    if failure is not None and not isinstance(failure, DeadlockError | EndlessRunError):
+        raise failure
+    error = failure or (errors[0] if errors else None)
+    return Trial(
+        results[0] if results else None,
+        error,
+        tuple(events),
+        getattr(chooser, "schedule", Schedule()),
+        tuple(controller.steps),
+    )
