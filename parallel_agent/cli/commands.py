@@ -45,6 +45,7 @@ __all__ = ["cli"]
 
 Mode: TypeAlias = Literal["plain", "live", "json", "quiet"]
 
+FAILED: Final = 1
 COULD_NOT_START: Final = 2
 NOBODY_READS: Final = 141  # what shells say of a program that SIGPIPE ended
 INTERRUPTED: Final = 130
@@ -113,7 +114,7 @@ printed. A second Ctrl-C ends at once.
 \b
 Exit status:
     0  completed
-    1  failed
+    1  failed, or the output could not be written
     2  could not start: wrong options, no tree at TARGET
     3  waiting for an answer: nobody was there to give it (see --respond)
   124  cancelled by --timeout
@@ -188,8 +189,8 @@ def tree(target: str) -> None:
         found = _load(target)
     try:
         printer.print(outline(found, ascii_only=not _can_draw(sys.stdout)))
-    except OutputClosedError:
-        sys.exit(NOBODY_READS)
+    except OutputClosedError as error:
+        _end_unprinted(error, printer)
 
 
 @attrs.frozen
@@ -239,7 +240,7 @@ def _run(asked: _Asked) -> NoReturn:
         read=_reader(mode),
     )
     with _stdout_apart(mode):
-        ended = _execute(tree, options, _show(asked, mode, printer))
+        ended = _execute(tree, options, _show(asked, mode, printer), printer)
     if artifacts is not None and mode != "quiet":
         printer.remark(_saved(artifacts, tree, options, ended))
     sys.exit(exit_status(ended))
@@ -257,14 +258,21 @@ def _saved(artifacts: FolderArtifactService, tree: Agent, options: RunOptions, e
     )
 
 
-def _execute(tree: Agent, options: RunOptions, show: Show) -> Ended:
+def _execute(tree: Agent, options: RunOptions, show: Show, printer: Printer) -> Ended:
     with Interrupts(leave_at_once) as interrupts:
         try:
             ended = trio.run(execute, tree, options, show, interrupts)
             show.ended(ended)
-        except OutputClosedError:
-            sys.exit(NOBODY_READS)
+        except OutputClosedError as error:
+            _end_unprinted(error, printer)
     return ended
+
+
+def _end_unprinted(error: OutputClosedError, printer: Printer) -> NoReturn:
+    if not error.why:
+        sys.exit(NOBODY_READS)
+    printer.remark(f"the output cannot be written: {one_line(error.why)}")
+    sys.exit(FAILED)
 
 
 # ------------------------------------------------------------------------------- what was asked for

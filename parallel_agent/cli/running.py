@@ -34,7 +34,16 @@ NEWS: Final = 1.0
 
 
 class OutputClosedError(Exception):
-    """Nobody reads what we print any more, as in ``| head``."""
+    """Nothing can be printed any more: nobody reads it, as in ``| head``.
+
+    Attributes:
+        why: what else it is, such as a full disk; empty if it is only that nobody reads.
+    """
+
+    def __init__(self, why: str = "") -> None:
+        """See the class."""
+        super().__init__(why)
+        self.why = why
 
 
 @attrs.frozen

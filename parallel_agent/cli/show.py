@@ -5,11 +5,12 @@ Events, or what stands for them, go to standard output; remarks about the run to
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from rich.console import Console
 
@@ -42,16 +43,15 @@ class Printer:
         """Print a line, or lines, of output.
 
         Raises:
-            OutputClosedError: nobody reads it.
+            OutputClosedError: nobody reads it, or it cannot be written.
         """
         if self.out is None:
             return
         try:
             self.out.write(f"{text}\n")
             self.out.flush()
-        except BrokenPipeError as error:
-            self._give_up()
-            raise OutputClosedError from error
+        except (OSError, ValueError) as error:  # ValueError: an agent has closed it
+            self.give_up(error)
 
     def remark(self, text: str) -> None:
         """Print a line on standard error; without a word if that cannot be."""
@@ -60,13 +60,23 @@ class Printer:
                 self.err.write(f"{text}\n")
                 self.err.flush()
 
-    def _give_up(self) -> None:
+    def give_up(self, error: Exception) -> NoReturn:
+        """Print nothing more, because of ``error``.
+
+        Raises:
+            OutputClosedError: always.
+        """
         # Python flushes what is left when it ends (an agent may have printed, too), and complains.
         with suppress(OSError, ValueError):
             if self.out is not None:
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, self.out.fileno())
                 os.close(nowhere)
+        # EIO: the terminal has gone.
+        nobody_reads = isinstance(error, BrokenPipeError) or (
+            isinstance(error, OSError) and error.errno == errno.EIO
+        )
+        raise OutputClosedError("" if nobody_reads else str(error)) from error
 
 
 class _Remarks(Show):
