@@ -179,6 +179,15 @@ class LiveTree(_Remarks):
         """Stop drawing meanwhile."""
         return self._view.aside()
 
+    def event(self, event: Event) -> None:
+        """Print nothing: the tree shows it. End the run if it can be drawn no more."""
+        super().event(event)
+        self._check()
+
+    def _check(self) -> None:
+        if self._view.trouble is not None:
+            self._printer.give_up(self._view.trouble)
+
     def cancelling(self, why: str) -> None:
         """Say it below the tree."""
         self._tracker.cancel(f"{why} (Ctrl-C now ends at once)")
@@ -188,6 +197,7 @@ class LiveTree(_Remarks):
 
     def ended(self, ended: Ended) -> None:
         """Print the text of a run that has completed; else what was wrong."""
+        self._check()
         if ended.status is not Status.COMPLETED:
             super().ended(ended)
         elif ended.result is not None and ended.result.text:

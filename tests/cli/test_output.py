@@ -17,11 +17,13 @@ from tests.cli.kit import Called, Write
 CallInto: TypeAlias = Callable[..., Called]
 
 TALKS = """
+    import pathlib
     @agent
     async def talks(ctx):
-        while True:
+        for _ in range(100):
             yield "and on"
             await trio.sleep(1)
+        pathlib.Path(__file__).with_name("the end").touch()
 """
 
 
@@ -90,4 +92,21 @@ def test_an_agent_that_closes_standard_output_has_not_pressed_ctrl_c(
 ) -> None:
     file = write("@agent\nasync def closes(ctx):\n  sys.stdout.close()\n  yield 'x'")
     ended = call_into(io.StringIO(), "run", file)
+    assert (ended.err.partition(":")[0], ended.status) == ("the output cannot be written", 1)
+
+
+def test_a_live_tree_that_nobody_sees_ends_the_run_quietly(
+    call_into: CallInto, write: Write
+) -> None:
+    file = write(TALKS)
+    ended = call_into(Breaks(errno.EPIPE), "run", "--live", file)
+    assert (ended.err, ended.status) == ("", 141)
+    assert not file.with_name("the end").exists()
+
+
+def test_a_live_tree_on_a_full_disk_is_no_failure_of_the_tree(
+    call_into: CallInto, write: Write
+) -> None:
+    file = write("@agent\nasync def silent(ctx): pass")
+    ended = call_into(Breaks(errno.ENOSPC), "run", "--live", file)
     assert (ended.err.partition(":")[0], ended.status) == ("the output cannot be written", 1)
