@@ -243,6 +243,7 @@ class _Execution:
         if self._reason is not None:
             return
         self._reason = reason
+        self._interrupts.is_ending = True  # as is said next, whatever the reason is
         self._show.cancelling(reason)
         if self._run is None:
             self._scope.cancel(reason)

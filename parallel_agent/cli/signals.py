@@ -29,11 +29,14 @@ class Interrupts:
 
     Attributes:
         first: the number of the first signal; None as long as none came.
+        is_ending: whether the next signal ends the process even if it is the first. Set by who
+            has told people so.
     """
 
     def __init__(self, leave: Callable[[int], object]) -> None:
         """See the class."""
         self.first: int | None = None
+        self.is_ending = False
         self._leave = leave
         self._tell: Callable[[], None] | None = None
         self._before: dict[int, Any] = {}
@@ -64,7 +67,7 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.first is not None:
+        if self.first is not None or self.is_ending:
             self._leave(number)
             return
         self.first = number
