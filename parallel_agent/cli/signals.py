@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
@@ -80,6 +82,10 @@ def leave_at_once(number: int) -> NoReturn:
 
     Nothing is cleaned up. What was printed has been written, and the terminal gets its cursor back.
     """
+    # A terminal or a pipe that nobody reads takes nothing, and would hold us up for good. Not a
+    # `threading.Thread`: to start one takes a lock that the interrupted code may hold.
+    with suppress(RuntimeError):  # too many threads
+        _thread.start_new_thread(_end_soon, (number,))
     # Straight to the file: the signal may have come in the middle of a print.
     with suppress(OSError, ValueError):
         # From the terminal itself: standard output may have been redirected in this process.
@@ -92,5 +98,13 @@ def leave_at_once(number: int) -> NoReturn:
             stream.flush()
     os._exit(128 + number)
 
+
+def _end_soon(number: int) -> None:
+    time.sleep(_LAST_WORDS)
+    os._exit(128 + number)
+
+
+_LAST_WORDS: Final = 0.5
+"""How many seconds there are for them."""
 
 _SHOW_CURSOR: Final = b"\x1b[?25h"

@@ -161,6 +161,32 @@ def test_a_second_ctrl_c_ends_at_once_whatever_an_agent_does(
     assert process.stderr.read().endswith(b"\nended at once\n")
 
 
+# Standard error takes not a byte more, and the last words would go there.
+STALLED: Final = """
+import os
+from parallel_agent.cli import signals
+signals._LAST_WORDS = 0.0
+os.set_blocking(2, False)
+try:
+    while True:
+        os.write(2, bytes(65_536))
+except BlockingIOError:
+    os.set_blocking(2, True)
+signals.leave_at_once(15)
+"""
+
+
+def test_the_process_ends_at_once_even_if_nobody_takes_its_output() -> None:
+    process = subprocess.Popen(  # noqa: S603  # our own
+        [sys.executable, "-c", STALLED], env=ENVIRONMENT, stderr=subprocess.PIPE
+    )
+    try:
+        assert process.wait(PATIENCE) == 143
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_a_reader_that_goes_away_ends_the_run_quietly(
     start: Start, write: Write, tmp_path: Path
 ) -> None:
