@@ -118,7 +118,7 @@ Exit status:
     2  could not start: wrong options, no tree at TARGET
     3  waiting for an answer: nobody was there to give it (see --respond)
   124  cancelled by --timeout
-  130  cancelled by Ctrl-C (143: by SIGTERM)
+  130  cancelled by Ctrl-C (143: by SIGTERM, 129: by SIGHUP)
   141  nobody reads the output any more, as in `| head`; the run was cancelled
 """,
 )

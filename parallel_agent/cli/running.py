@@ -128,8 +128,8 @@ def exit_status(ended: Ended) -> int:
     """Return the exit status of the process.
 
     0 completed, 1 failed, 3 waiting for an answer, 124 cancelled by the time limit, and cancelled
-    by a signal what shells make of that: 130 for Ctrl-C, 143 for SIGTERM. (2 is for what could not
-    be started, 141 for output that nobody reads: `parallel_agent.cli.commands`.)
+    by a signal what shells make of that: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP. (2 is for
+    what could not be started, 141 for output that nobody reads: `parallel_agent.cli.commands`.)
     """
     match ended.status:
         case Status.COMPLETED:

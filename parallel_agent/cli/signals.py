@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks the run to end, the second ends the process."""
+"""Ctrl-C, SIGTERM and SIGHUP: the first asks the run to end, the second ends the process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ import trio
 
 __all__ = ["Interrupts", "leave_at_once"]
 
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+HANG_UP: Final[int | None] = getattr(signal, "SIGHUP", None)  # none on Windows
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, *([] if HANG_UP is None else [HANG_UP]))
 
 
 class Interrupts:
@@ -70,7 +71,9 @@ class Interrupts:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.first is not None or self.is_ending:
-            self._leave(number)
+            # Of a terminal that is closed, the shell tells and the system, too: nobody insists.
+            if number != HANG_UP:
+                self._leave(number)
             return
         self.first = number
         if self._tell is not None:
