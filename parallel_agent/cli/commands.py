@@ -163,8 +163,12 @@ Exit status:
     "--partial", is_flag=True, help="Also print pieces of messages that come whole later."
 )
 @click.option("--traceback", "full_traceback", is_flag=True, help="Of an error, all there is.")
-def run(**asked: Any) -> None:
-    _run(_Asked(**asked))
+def run(**options: Any) -> None:
+    asked = _Asked(**options)
+    printer = Printer(sys.stdout, sys.stderr)
+    mode = _mode(asked, printer)
+    with _interrupted_quietly(), _stdout_apart(mode):
+        _run(asked, mode, printer)
 
 
 @cli.command(
@@ -214,21 +218,18 @@ class _Asked:
     full_traceback: bool
 
 
-def _run(asked: _Asked) -> NoReturn:
-    printer = Printer(sys.stdout, sys.stderr)
-    mode = _mode(asked, printer)
-    with _interrupted_quietly(), _stdout_apart(mode):
-        try:
-            state = parse_state(asked.state_items)
-            timeout = _check_timeout(asked.timeout)
-            session_id = _check_id(asked.session_id, "--session")
-            user_id = _check_id(asked.user_id, "--user")
-            artifacts = _artifacts_in(asked.artifacts)
-            responses = parse_responses(asked.responses)
-            tree = _load(asked.target)
-            message = find_message(asked.message, asked.file, sys.stdin, printer.remark)
-        except InputError as error:
-            raise click.UsageError(one_line(str(error))) from None
+def _run(asked: _Asked, mode: Mode, printer: Printer) -> NoReturn:
+    try:
+        state = parse_state(asked.state_items)
+        timeout = _check_timeout(asked.timeout)
+        session_id = _check_id(asked.session_id, "--session")
+        user_id = _check_id(asked.user_id, "--user")
+        artifacts = _artifacts_in(asked.artifacts)
+        responses = parse_responses(asked.responses)
+        tree = _load(asked.target)
+        message = find_message(asked.message, asked.file, sys.stdin, printer.remark)
+    except InputError as error:
+        raise click.UsageError(one_line(str(error))) from None
     options = RunOptions(
         message=message,
         user_id=user_id or USER,
@@ -239,8 +240,7 @@ def _run(asked: _Asked) -> NoReturn:
         responses=responses,
         read=_reader(mode),
     )
-    with _stdout_apart(mode):
-        ended = _execute(tree, options, _show(asked, mode, printer), printer)
+    ended = _execute(tree, options, _show(asked, mode, printer), printer)
     if artifacts is not None and mode != "quiet":
         printer.remark(_saved(artifacts, tree, options, ended))
     sys.exit(exit_status(ended))
@@ -359,7 +359,7 @@ def _load(target: str) -> Agent:
 
 @contextlib.contextmanager
 def _interrupted_quietly() -> Generator[None]:
-    """End without a traceback if Ctrl-C comes before the run has begun."""
+    """End without a traceback if Ctrl-C comes before the run has begun, or after it has ended."""
     try:
         yield
     except KeyboardInterrupt:
