@@ -34,6 +34,7 @@ from parallel_agent.cli.running import (
 )
 from parallel_agent.cli.show import Lines, LiveTree, Printer, Quiet, StoredForm
 from parallel_agent.cli.signals import Interrupts, leave_at_once
+from parallel_agent.cli.streams import above_the_view, to_standard_error
 from parallel_agent.cli.target import TargetError, load
 from parallel_agent.observe.harmless import one_line
 from parallel_agent.observe.outline import outline
@@ -167,7 +168,7 @@ def run(**options: Any) -> None:
     asked = _Asked(**options)
     printer = Printer(sys.stdout, sys.stderr)
     mode = _mode(asked, printer)
-    with _interrupted_quietly(), _stdout_apart(mode):
+    with _interrupted_quietly(), _prints_apart(mode, printer):
         _run(asked, mode, printer)
 
 
@@ -366,11 +367,15 @@ def _interrupted_quietly() -> Generator[None]:
         sys.exit(INTERRUPTED)
 
 
-def _stdout_apart(mode: Mode) -> contextlib.AbstractContextManager[object]:
-    """Send what agents print themselves to standard error where output is for programs."""
-    if mode in ("json", "quiet"):
-        return contextlib.redirect_stdout(sys.stderr)
-    return contextlib.nullcontext()
+def _prints_apart(mode: Mode, printer: Printer) -> contextlib.AbstractContextManager[None]:
+    """Keep what agents print themselves out of what this mode prints."""
+    match mode:
+        case "json" | "quiet":
+            return to_standard_error(printer)
+        case "live":
+            return above_the_view()
+        case "plain":
+            return contextlib.nullcontext()
 
 
 def _can_draw(stream: TextIO | None) -> bool:

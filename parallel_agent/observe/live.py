@@ -5,10 +5,11 @@ Needs rich: ``pip install 'parallel-agent[cli]'``.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
@@ -138,7 +139,7 @@ class LiveView(Tracker):
         with self._screen:
             paused, self._live = self._live, None
             if paused is not None:
-                paused.stop()
+                _stop(paused)
         try:
             yield
         finally:
@@ -166,7 +167,7 @@ class LiveView(Tracker):
                 self._console.print(_Frame(self, (progress,)))
                 return
             self._last = (progress,)
-            self._live.stop()
+            _stop(self._live)
             self._live, self._last = None, ()
 
     def draw(
@@ -178,6 +179,13 @@ class LiveView(Tracker):
             return render(
                 shown, now=self.clock(), width=width, height=height, ascii_only=ascii_only
             )
+
+
+def _stop(live: Live) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):  # there is none, or it is closed
+            stream.flush()  # rich keeps half a line back until the other half comes
+    live.stop()
 
 
 @attrs.frozen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
@@ -138,6 +139,19 @@ async def test_what_agents_print_comes_out_above(
     assert before
     assert "✓ prints" in after
     assert capsys.readouterr().out == ""
+
+
+async def test_half_a_line_that_an_agent_prints_is_not_lost(autojump_clock: MockClock) -> None:
+    kept = list[object]()
+
+    async def prints(ctx: InvocationContext) -> None:
+        print("half a line", end="")  # noqa: T201  # that is the point
+        kept.append(sys.stdout)  # as handlers of `logging` do
+
+    view, file = view_in(autojump_clock, terminal=True)
+    await Runner(agent(prints, name="prints"), plugins=[view]).run()
+    _, _, after = file.getvalue().partition("half a line")
+    assert "✓ prints" in after
 
 
 async def test_runs_at_the_same_time_are_all_shown(autojump_clock: MockClock) -> None:

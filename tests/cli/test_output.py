@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import TypeAlias
@@ -45,8 +46,8 @@ class Breaks(io.StringIO):
 def call_into(virtual_time: None, monkeypatch: pytest.MonkeyPatch) -> CallInto:
     """Call the command line with a given standard output."""
 
-    def call_into(out: io.StringIO, *arguments: object) -> Called:
-        err = io.StringIO()
+    def call_into(out: io.StringIO, *arguments: object, err: io.StringIO | None = None) -> Called:
+        err = io.StringIO() if err is None else err
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stdin", None)
             patch.setattr(sys, "stdout", out)
@@ -110,3 +111,56 @@ def test_a_live_tree_on_a_full_disk_is_no_failure_of_the_tree(
     file = write("@agent\nasync def silent(ctx): pass")
     ended = call_into(Breaks(errno.ENOSPC), "run", "--live", file)
     assert (ended.err.partition(":")[0], ended.status) == ("the output cannot be written", 1)
+
+
+# -------------------------------------------------------------------- what else is printed there
+
+
+LOGS = """
+    import logging
+    handler = logging.StreamHandler()
+    logging.getLogger("mine").addHandler(handler)
+
+    @agent
+    async def logs(ctx):
+        logging.getLogger("mine").warning("logged")
+        logging.getLogger("mine").removeHandler(handler)
+"""
+
+
+class Terminal(io.StringIO):
+    """A terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_what_handlers_log_comes_out_above_the_live_tree(call_into: CallInto, write: Write) -> None:
+    ended = call_into(io.StringIO(), "run", "--live", write(LOGS), err=Terminal())
+    view, _, rest = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", ended.out).partition("logged")
+    assert ("● logs" in view, "✓ logs" in rest) == (True, True)
+    assert ended.err == ""
+
+
+def test_what_handlers_log_stays_in_the_file_that_standard_error_leads_to(
+    call_into: CallInto, write: Write
+) -> None:
+    ended = call_into(io.StringIO(), "run", "--live", write(LOGS))
+    assert ("logged" in ended.out, ended.err) == (False, "logged\n")
+
+
+def test_a_stream_wrapped_in_one_of_the_targets_own_is_written_to_once(
+    call_into: CallInto, write: Write
+) -> None:
+    source = """
+        import io
+        class Tee(io.TextIOBase):
+            def __init__(self, stream): self.stream = stream
+            def write(self, text): return self.stream.write(text.upper())
+        sys.stdout = Tee(sys.stdout)
+        print("imported")
+        @agent
+        async def silent(ctx): pass
+    """
+    ended = call_into(io.StringIO(), "run", "--live", write(source))
+    assert (ended.out.count("IMPORTED"), ended.status) == (1, 0)
