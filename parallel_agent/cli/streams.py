@@ -1,11 +1,12 @@
-"""What agents print themselves, kept out of what the command prints."""
+"""What agents and the programs they start print, kept out of what the command prints."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import Any, TextIO, cast
+from typing import Any, Final, TextIO, cast
 
 from rich.file_proxy import FileProxy
 
@@ -13,12 +14,40 @@ from parallel_agent.cli.show import Printer
 
 __all__ = ["above_the_view", "to_standard_error"]
 
+STDOUT: Final = 1
+STDERR: Final = 2
+
 
 @contextmanager
 def to_standard_error(printer: Printer) -> Generator[None]:
-    """Send what is printed during this block to standard error."""
-    with redirect_stdout(printer.err):
+    """Send what is printed during this block to standard error, but for what ``printer`` prints."""
+    with _descriptor_apart(printer), redirect_stdout(printer.err):
         yield
+
+
+@contextmanager
+def _descriptor_apart(printer: Printer) -> Generator[None]:
+    """Do so for programs that agents start: those know no more of us than the descriptors."""
+    out = printer.out
+    if out is None or not (_is(out, STDOUT) and _is(printer.err, STDERR)):
+        yield
+        return
+    own = os.dup(STDOUT)
+    with open(own, "w", encoding=out.encoding, errors=out.errors) as stream:  # noqa: PTH123  # it has no path
+        printer.out = stream
+        os.dup2(STDERR, STDOUT)
+        try:
+            yield
+        finally:
+            os.dup2(own, STDOUT)
+            printer.out = out
+
+
+def _is(stream: TextIO | None, number: int) -> bool:
+    try:
+        return stream is not None and stream.fileno() == number
+    except (OSError, ValueError):
+        return False
 
 
 @contextmanager

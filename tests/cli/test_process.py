@@ -5,6 +5,7 @@ Nothing here waits for a time to pass: each step waits for what the process prin
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import select
@@ -219,6 +220,23 @@ def test_a_pipe_is_the_message_and_one_that_stays_silent_is_named(
     read_until(process.stderr, "waiting for the message on standard input")
     out, err = process.communicate("é at last\n".encode(), timeout=PATIENCE)
     assert (out.decode(), err, process.returncode) == ("é at last\n", b"", 0)
+
+
+def test_what_programs_print_that_agents_start_does_not_come_between_the_events(
+    start: Start, write: Write
+) -> None:
+    source = """
+        import os, subprocess
+        os.system("echo imported")
+        @agent
+        async def uses_tools(ctx):
+            subprocess.run(["echo", "from a program"])
+            yield "said"
+    """
+    process = start("run", "--json", write(source))
+    out, err = process.communicate(timeout=PATIENCE)
+    assert [json.loads(line)["author"] for line in out.splitlines()] == ["uses_tools"]
+    assert err.startswith(b"imported\nfrom a program\ncompleted (")
 
 
 def test_ctrl_c_while_the_file_is_imported_ends_without_a_traceback(
