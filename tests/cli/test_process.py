@@ -222,6 +222,17 @@ def test_a_pipe_is_the_message_and_one_that_stays_silent_is_named(
     assert (out.decode(), err, process.returncode) == ("é at last\n", b"", 0)
 
 
+def test_a_pipe_that_does_not_block_gets_all_of_the_output(start: Start, write: Write) -> None:
+    source = "@agent\nasync def tell(ctx): return 'x' * 1_000_000"
+    reads, writes = os.pipe()
+    os.set_blocking(writes, False)
+    with open(reads, "rb") as out:  # noqa: PTH123  # it has no path
+        process = start("run", "--quiet", write(source), stdout=writes)
+        os.close(writes)
+        assert len(out.read()) == 1_000_001
+    assert process.wait(PATIENCE) == 0
+
+
 def test_what_programs_print_that_agents_start_does_not_come_between_the_events(
     start: Start, write: Write
 ) -> None:
