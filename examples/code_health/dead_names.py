@@ -78,9 +78,10 @@ def dead_names(files: Iterable[Defined], elsewhere: Iterable[str] = ()) -> list[
 
 
 def defined(source: Source) -> list[Defined]:
-    """Look at one file; nothing if it does not parse."""
+    """Look at one file."""
     if source.tree is None:
-        return []
+        # Nothing in it is accused, and what it may mention is in use.
+        return [Defined(source.path, (), Counter(set(words(source.text))))]
     definitions: dict[str, Definition] = {}
     mentions = Counter(set(type_comments(source.text)))
     for statement in source.tree.body:

@@ -145,16 +145,19 @@ def repeats(sequences: Sequence[Sequence[int]], window: int) -> list[Repeat]:
         for index in range(len(sequence) - window + 1):
             groups[tuple(sequence[index : index + window])].append((number, index))
     found: set[Repeat] = set()
-    seen: set[tuple[tuple[int, int], ...]] = set()
+    # By the first of the places, which only one window has, and how many there are: the places
+    # themselves would fill the memory.
+    seen: set[tuple[tuple[int, int], int]] = set()
     for everywhere in groups.values():
         places = _apart(everywhere, window)
-        if len(places) < 2 or places in seen:
+        if len(places) < 2 or (places[0], len(places)) in seen:
             continue
         repeat = _extended(sequences, places, window)
         found.add(repeat)
         # The windows inside lead to the same run.
+        number, index = repeat.places[0]
         seen.update(
-            tuple((number, index + shift) for number, index in repeat.places)
+            ((number, index + shift), len(repeat.places))
             for shift in range(repeat.length - window + 1)
         )
     return sorted(found, key=lambda repeat: repeat.places)

@@ -21,6 +21,10 @@ KINDS: Final = {
 }
 
 
+# Of folders; not `contests`.
+_TESTS: Final = re.compile(r"(.*[-_]|unit)?tests?")
+
+
 class Finding(TypedDict):
     """One thing to act on.
 
@@ -60,5 +64,5 @@ def is_test(path: str) -> bool:
         name.startswith("test_")
         or name.endswith("_test.py")
         or name in {"conftest.py", "test.py", "tests.py"}
-        or any(folder == "test" or folder.endswith("tests") for folder in folders)
+        or any(_TESTS.fullmatch(folder) for folder in folders)
     )

@@ -52,6 +52,10 @@ def _run_at_import(tree: ast.Module) -> Iterator[Import]:
                 pass
             case ast.If(test=test, orelse=orelse) if _is_elsewhere(test):
                 todo += reversed(orelse)
+            case ast.If(test=ast.UnaryOp(op=ast.Not(), operand=test), body=body) if _is_elsewhere(
+                test
+            ):
+                todo += reversed(body)
             case _:
                 todo += reversed([*ast.iter_child_nodes(node)])
 

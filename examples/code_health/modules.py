@@ -51,7 +51,7 @@ class Modules:
             return near[0]
         if len(places) != 1 or ("." not in name and name in sys.stdlib_module_names):
             return None
-        return places[0]
+        return places[0] if "." in name or _is_for_all(places[0]) else None
 
     def targets(self, node: Import, importer: str) -> Iterator[tuple[str, str]]:
         """Yield the files that an import names, each with the name imported.
@@ -89,6 +89,15 @@ class Modules:
             return inside
         path = "/".join(parts) + ".py"
         return path if path in self._paths else None
+
+
+def _is_for_all(path: str) -> bool:
+    """Whether everybody may import it by its plain name: a package, or what lies at the top.
+
+    Further in, it may be a script that is called what a library is called.
+    """
+    folder, _, name = path.rpartition("/")
+    return name == "__init__.py" or folder in {"", "src", "lib"}
 
 
 def _dotted(path: str) -> str:

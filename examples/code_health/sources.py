@@ -157,7 +157,9 @@ def as_folder(text: str) -> Path:
         ReviewError: there is none, or it cannot be listed.
     """
     try:
-        path = Path(text).resolve(strict=True)
+        # Not every shell makes a home folder of the tilde in `make run DIR=~/project`.
+        home = os.path.expanduser(text)  # noqa: PTH111  # this one leaves it where there is none
+        path = Path(home).resolve(strict=True)
         with os.scandir(path):
             str(path).encode()
     except NotADirectoryError:

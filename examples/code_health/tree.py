@@ -269,14 +269,18 @@ tree: Final = SequentialAgent(
 async def each_file(ctx: InvocationContext, look: Callable[[Source], Iterable[T]]) -> list[T]:
     """Call ``look`` for each file, in a thread; return all it found.
 
-    The files are parsed once for all analyses. Cancelled, it ends after some tenths of a second.
+    The files are parsed once for all analyses. Cancelled, it ends after the file it looks at.
     """
     sources = sources_of(ctx)
     paths = iter(ctx.state["files"])
     found: list[T] = []
 
     def look_at(some: list[str]) -> list[T]:
-        return [one for path in some for one in look(sources[path])]
+        seen: list[T] = []
+        for path in some:
+            trio.from_thread.check_cancelled()  # a large file takes seconds
+            seen += look(sources[path])
+        return seen
 
     while some := [*islice(paths, FILES_AT_A_TIME)]:
         found += await trio.to_thread.run_sync(look_at, some)

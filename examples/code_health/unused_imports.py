@@ -30,8 +30,10 @@ _WHOLE_FILE: Final = re.compile(
     r"|pylint:\s*disable=.*\b(unused-import|W0611)\b)",
     re.MULTILINE,
 )
-_TYPING: Final = frozenset(
+# What is called with names in strings, or with annotations.
+_QUOTED_IN: Final = frozenset(
     {"cast", "TypeVar", "NewType", "ForwardRef", "TypeAliasType", "NamedTuple", "TypedDict"}
+    | {"usefixtures", "getfixturevalue"}
 )
 # Imported for what happens then.
 _SIDE_EFFECTS: Final = frozenset({"readline", "rlcompleter", "antigravity", "this"})
@@ -46,30 +48,35 @@ class Imported:
         unused: what it imports and does not use.
         borrowed: names it takes from other modules, as (last part of the module's name, name);
             ``*`` is all of them.
+        mentions: all the words in it, if it does not parse.
     """
 
     source_name: str
     unused: tuple[Finding, ...]
     borrowed: frozenset[tuple[str, str]]
+    mentions: frozenset[str] = frozenset()
 
 
 def unused_imports(files: Iterable[Imported]) -> list[Finding]:
     """Return the imports that neither their file nor any other uses."""
     files = [*files]
     borrowed = frozenset[tuple[str, str]]().union(*(file.borrowed for file in files))
+    mentions = frozenset[str]().union(*(file.mentions for file in files))
     return [
         finding
         for file in files
         if (file.source_name, "*") not in borrowed
         for finding in file.unused
         if (file.source_name, finding["name"]) not in borrowed
+        and not (finding["name"] in mentions and file.source_name in mentions)
     ]
 
 
 def imported(source: Source) -> list[Imported]:
-    """Look at one file; nothing if it does not parse."""
+    """Look at one file."""
     if source.tree is None:
-        return []
+        # It is accused of nothing, and what it may take from others is in use.
+        return [Imported(source.name, (), frozenset(), frozenset(words(source.text)))]
     nodes = [*walk_code(source.tree)]
     unused: list[Finding] = []
     if not _WHOLE_FILE.search(source.text):
@@ -218,7 +225,7 @@ def _with_quoted_names(node: ast.AST) -> tuple[ast.AST | None, ...]:
             return (returns,)
         case ast.Subscript(slice=inside):
             return (inside,)
-        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if name in _TYPING:
+        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if name in _QUOTED_IN:
             return (node,)
         case ast.AnnAssign(annotation=ast.Name(id="TypeAlias") | ast.Attribute(attr="TypeAlias")):
             return (node.value,)

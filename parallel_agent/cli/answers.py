@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, final
+from typing import Any, cast, final
 
 import trio
 
@@ -119,10 +119,11 @@ def described(request: PendingRequest) -> str:
 def _wanted(schema: Any) -> str:
     if not isinstance(schema, Mapping):
         return ""
-    choices = schema.get("enum")
+    fields = cast("Mapping[str, Any]", schema)
+    choices = fields.get("enum")
     if isinstance(choices, list):
-        return one_line(" or ".join(map(str, choices)))
-    kind = schema.get("type")
+        return one_line(" or ".join(map(str, cast("list[object]", choices))))
+    kind = fields.get("type")
     words = {
         "boolean": "yes or no",
         "integer": "a whole number",

@@ -34,6 +34,7 @@ from parallel_agent.cli.running import (
 )
 from parallel_agent.cli.show import Lines, LiveTree, Printer, Quiet, StoredForm
 from parallel_agent.cli.signals import Interrupts, leave_at_once
+from parallel_agent.cli.streams import above_the_view, to_standard_error
 from parallel_agent.cli.target import TargetError, load
 from parallel_agent.observe.harmless import one_line
 from parallel_agent.observe.outline import outline
@@ -45,6 +46,7 @@ __all__ = ["cli"]
 
 Mode: TypeAlias = Literal["plain", "live", "json", "quiet"]
 
+FAILED: Final = 1
 COULD_NOT_START: Final = 2
 NOBODY_READS: Final = 141  # what shells say of a program that SIGPIPE ended
 INTERRUPTED: Final = 130
@@ -113,11 +115,11 @@ printed. A second Ctrl-C ends at once.
 \b
 Exit status:
     0  completed
-    1  failed
+    1  failed, or the output could not be written
     2  could not start: wrong options, no tree at TARGET
     3  waiting for an answer: nobody was there to give it (see --respond)
   124  cancelled by --timeout
-  130  cancelled by Ctrl-C (143: by SIGTERM)
+  130  cancelled by Ctrl-C (143: by SIGTERM, 129: by SIGHUP)
   141  nobody reads the output any more, as in `| head`; the run was cancelled
 """,
 )
@@ -162,8 +164,12 @@ Exit status:
     "--partial", is_flag=True, help="Also print pieces of messages that come whole later."
 )
 @click.option("--traceback", "full_traceback", is_flag=True, help="Of an error, all there is.")
-def run(**asked: Any) -> None:
-    _run(_Asked(**asked))
+def run(**options: Any) -> None:
+    asked = _Asked(**options)
+    printer = Printer(sys.stdout, sys.stderr)
+    mode = _mode(asked, printer)
+    with _interrupted_quietly(), _prints_apart(mode, printer):
+        _run(asked, mode, printer)
 
 
 @cli.command(
@@ -188,8 +194,8 @@ def tree(target: str) -> None:
         found = _load(target)
     try:
         printer.print(outline(found, ascii_only=not _can_draw(sys.stdout)))
-    except OutputClosedError:
-        sys.exit(NOBODY_READS)
+    except OutputClosedError as error:
+        _end_unprinted(error, printer)
 
 
 @attrs.frozen
@@ -213,21 +219,18 @@ class _Asked:
     full_traceback: bool
 
 
-def _run(asked: _Asked) -> NoReturn:
-    printer = Printer(sys.stdout, sys.stderr)
-    mode = _mode(asked, printer)
-    with _interrupted_quietly(), _stdout_apart(mode):
-        try:
-            state = parse_state(asked.state_items)
-            timeout = _check_timeout(asked.timeout)
-            session_id = _check_id(asked.session_id, "--session")
-            user_id = _check_id(asked.user_id, "--user")
-            artifacts = _artifacts_in(asked.artifacts)
-            responses = parse_responses(asked.responses)
-            tree = _load(asked.target)
-            message = find_message(asked.message, asked.file, sys.stdin, printer.remark)
-        except InputError as error:
-            raise click.UsageError(one_line(str(error))) from None
+def _run(asked: _Asked, mode: Mode, printer: Printer) -> NoReturn:
+    try:
+        state = parse_state(asked.state_items)
+        timeout = _check_timeout(asked.timeout)
+        session_id = _check_id(asked.session_id, "--session")
+        user_id = _check_id(asked.user_id, "--user")
+        artifacts = _artifacts_in(asked.artifacts)
+        responses = parse_responses(asked.responses)
+        tree = _load(asked.target)
+        message = find_message(asked.message, asked.file, sys.stdin, printer.remark)
+    except InputError as error:
+        raise click.UsageError(one_line(str(error))) from None
     options = RunOptions(
         message=message,
         user_id=user_id or USER,
@@ -238,8 +241,7 @@ def _run(asked: _Asked) -> NoReturn:
         responses=responses,
         read=_reader(mode),
     )
-    with _stdout_apart(mode):
-        ended = _execute(tree, options, _show(asked, mode, printer))
+    ended = _execute(tree, options, _show(asked, mode, printer), printer)
     if artifacts is not None and mode != "quiet":
         printer.remark(_saved(artifacts, tree, options, ended))
     sys.exit(exit_status(ended))
@@ -257,14 +259,21 @@ def _saved(artifacts: FolderArtifactService, tree: Agent, options: RunOptions, e
     )
 
 
-def _execute(tree: Agent, options: RunOptions, show: Show) -> Ended:
+def _execute(tree: Agent, options: RunOptions, show: Show, printer: Printer) -> Ended:
     with Interrupts(leave_at_once) as interrupts:
         try:
             ended = trio.run(execute, tree, options, show, interrupts)
             show.ended(ended)
-        except OutputClosedError:
-            sys.exit(NOBODY_READS)
+        except OutputClosedError as error:
+            _end_unprinted(error, printer)
     return ended
+
+
+def _end_unprinted(error: OutputClosedError, printer: Printer) -> NoReturn:
+    if not error.why:
+        sys.exit(NOBODY_READS)
+    printer.remark(f"the output cannot be written: {one_line(error.why)}")
+    sys.exit(FAILED)
 
 
 # ------------------------------------------------------------------------------- what was asked for
@@ -351,18 +360,22 @@ def _load(target: str) -> Agent:
 
 @contextlib.contextmanager
 def _interrupted_quietly() -> Generator[None]:
-    """End without a traceback if Ctrl-C comes before the run has begun."""
+    """End without a traceback if Ctrl-C comes before the run has begun, or after it has ended."""
     try:
         yield
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 
 
-def _stdout_apart(mode: Mode) -> contextlib.AbstractContextManager[object]:
-    """Send what agents print themselves to standard error where output is for programs."""
-    if mode in ("json", "quiet"):
-        return contextlib.redirect_stdout(sys.stderr)
-    return contextlib.nullcontext()
+def _prints_apart(mode: Mode, printer: Printer) -> contextlib.AbstractContextManager[None]:
+    """Keep what agents print themselves out of what this mode prints."""
+    match mode:
+        case "json" | "quiet":
+            return to_standard_error(printer)
+        case "live":
+            return above_the_view()
+        case "plain":
+            return contextlib.nullcontext()
 
 
 def _can_draw(stream: TextIO | None) -> bool:

@@ -143,7 +143,34 @@ def _read_stdin(stdin: TextIO | None, notice: Callable[[str], None]) -> str:
         raise InputError(message)
     if _is_silent(stdin):
         notice("waiting for the message on standard input (for a run without one: </dev/null)")
-    return _decode(stdin.buffer.read(), "standard input")
+    try:
+        data = _read_all(stdin)
+    except OSError as error:
+        message = f"standard input cannot be read: {error.strerror or error}"
+        raise InputError(message) from None
+    return _decode(data, "standard input")
+
+
+def _read_all(stdin: TextIO) -> bytes:
+    """Read to the end, also of a pipe that somebody else has made non-blocking."""
+    if sys.platform == "win32":
+        return stdin.buffer.read()  # of a console, only Python's own reader gives UTF-8
+    try:
+        number = stdin.fileno()
+    except ValueError:
+        return stdin.buffer.read()  # no file of the system's: somebody has put it there
+    pieces = list[bytes]()
+    while piece := _read_some(number):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _read_some(number: int) -> bytes:
+    while True:
+        try:
+            return os.read(number, _AT_ONCE)
+        except BlockingIOError:
+            select.select([number], [], [])
 
 
 def _decode(data: bytes, name: str) -> str:
@@ -182,3 +209,4 @@ def _is_silent(stdin: TextIO) -> bool:
 
 
 _PATIENCE: Final = 1.0
+_AT_ONCE: Final = 1 << 20

@@ -34,7 +34,16 @@ NEWS: Final = 1.0
 
 
 class OutputClosedError(Exception):
-    """Nobody reads what we print any more, as in ``| head``."""
+    """Nothing can be printed any more: nobody reads it, as in ``| head``.
+
+    Attributes:
+        why: what else it is, such as a full disk; empty if it is only that nobody reads.
+    """
+
+    def __init__(self, why: str = "") -> None:
+        """See the class."""
+        super().__init__(why)
+        self.why = why
 
 
 @attrs.frozen
@@ -119,8 +128,8 @@ def exit_status(ended: Ended) -> int:
     """Return the exit status of the process.
 
     0 completed, 1 failed, 3 waiting for an answer, 124 cancelled by the time limit, and cancelled
-    by a signal what shells make of that: 130 for Ctrl-C, 143 for SIGTERM. (2 is for what could not
-    be started, 141 for output that nobody reads: `parallel_agent.cli.commands`.)
+    by a signal what shells make of that: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP. (2 is for
+    what could not be started, 141 for output that nobody reads: `parallel_agent.cli.commands`.)
     """
     match ended.status:
         case Status.COMPLETED:
@@ -234,6 +243,7 @@ class _Execution:
         if self._reason is not None:
             return
         self._reason = reason
+        self._interrupts.is_ending = True  # as is said next, whatever the reason is
         self._show.cancelling(reason)
         if self._run is None:
             self._scope.cancel(reason)

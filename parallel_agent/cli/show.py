@@ -5,11 +5,12 @@ Events, or what stands for them, go to standard output; remarks about the run to
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from rich.console import Console
 
@@ -42,16 +43,15 @@ class Printer:
         """Print a line, or lines, of output.
 
         Raises:
-            OutputClosedError: nobody reads it.
+            OutputClosedError: nobody reads it, or it cannot be written.
         """
         if self.out is None:
             return
         try:
             self.out.write(f"{text}\n")
             self.out.flush()
-        except BrokenPipeError as error:
-            self._give_up()
-            raise OutputClosedError from error
+        except (OSError, ValueError) as error:  # ValueError: an agent has closed it
+            self.give_up(error)
 
     def remark(self, text: str) -> None:
         """Print a line on standard error; without a word if that cannot be."""
@@ -60,13 +60,23 @@ class Printer:
                 self.err.write(f"{text}\n")
                 self.err.flush()
 
-    def _give_up(self) -> None:
+    def give_up(self, error: Exception) -> NoReturn:
+        """Print nothing more, because of ``error``.
+
+        Raises:
+            OutputClosedError: always.
+        """
         # Python flushes what is left when it ends (an agent may have printed, too), and complains.
         with suppress(OSError, ValueError):
             if self.out is not None:
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, self.out.fileno())
                 os.close(nowhere)
+        # EIO: the terminal has gone.
+        nobody_reads = isinstance(error, BrokenPipeError) or (
+            isinstance(error, OSError) and error.errno == errno.EIO
+        )
+        raise OutputClosedError("" if nobody_reads else str(error)) from error
 
 
 class _Remarks(Show):
@@ -169,6 +179,15 @@ class LiveTree(_Remarks):
         """Stop drawing meanwhile."""
         return self._view.aside()
 
+    def event(self, event: Event) -> None:
+        """Print nothing: the tree shows it. End the run if it can be drawn no more."""
+        super().event(event)
+        self._check()
+
+    def _check(self) -> None:
+        if self._view.trouble is not None:
+            self._printer.give_up(self._view.trouble)
+
     def cancelling(self, why: str) -> None:
         """Say it below the tree."""
         self._tracker.cancel(f"{why} (Ctrl-C now ends at once)")
@@ -178,6 +197,7 @@ class LiveTree(_Remarks):
 
     def ended(self, ended: Ended) -> None:
         """Print the text of a run that has completed; else what was wrong."""
+        self._check()
         if ended.status is not Status.COMPLETED:
             super().ended(ended)
         elif ended.result is not None and ended.result.text:

@@ -1,11 +1,13 @@
-"""Ctrl-C and SIGTERM: the first asks the run to end, the second ends the process."""
+"""Ctrl-C, SIGTERM and SIGHUP: the first asks the run to end, the second ends the process."""
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
@@ -15,7 +17,8 @@ import trio
 
 __all__ = ["Interrupts", "leave_at_once"]
 
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+HANG_UP: Final[int | None] = getattr(signal, "SIGHUP", None)  # none on Windows
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, *([] if HANG_UP is None else [HANG_UP]))
 
 
 class Interrupts:
@@ -29,11 +32,14 @@ class Interrupts:
 
     Attributes:
         first: the number of the first signal; None as long as none came.
+        is_ending: whether the next signal ends the process even if it is the first. Set by who
+            has told people so.
     """
 
     def __init__(self, leave: Callable[[int], object]) -> None:
         """See the class."""
         self.first: int | None = None
+        self.is_ending = False
         self._leave = leave
         self._tell: Callable[[], None] | None = None
         self._before: dict[int, Any] = {}
@@ -64,8 +70,10 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.first is not None:
-            self._leave(number)
+        if self.first is not None or self.is_ending:
+            # Of a terminal that is closed, the shell tells and the system, too: nobody insists.
+            if number != HANG_UP:
+                self._leave(number)
             return
         self.first = number
         if self._tell is not None:
@@ -77,6 +85,10 @@ def leave_at_once(number: int) -> NoReturn:
 
     Nothing is cleaned up. What was printed has been written, and the terminal gets its cursor back.
     """
+    # A terminal or a pipe that nobody reads takes nothing, and would hold us up for good. Not a
+    # `threading.Thread`: to start one takes a lock that the interrupted code may hold.
+    with suppress(RuntimeError):  # too many threads
+        _thread.start_new_thread(_end_soon, (number,))
     # Straight to the file: the signal may have come in the middle of a print.
     with suppress(OSError, ValueError):
         # From the terminal itself: standard output may have been redirected in this process.
@@ -89,5 +101,13 @@ def leave_at_once(number: int) -> NoReturn:
             stream.flush()
     os._exit(128 + number)
 
+
+def _end_soon(number: int) -> None:
+    time.sleep(_LAST_WORDS)
+    os._exit(128 + number)
+
+
+_LAST_WORDS: Final = 0.5
+"""How many seconds there are for them."""
 
 _SHOW_CURSOR: Final = b"\x1b[?25h"

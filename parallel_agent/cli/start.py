@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,4 +56,8 @@ def main() -> None:
         # An agent may use letters that this terminal has not.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+            if sys.platform != "win32":
+                # Python drops what a pipe does not take that somebody has made non-blocking.
+                with suppress(OSError):  # no file of the system's
+                    os.set_blocking(stream.fileno(), True)
     _command(prog_name="parallel-agent")

@@ -5,12 +5,13 @@ Needs rich: ``pip install 'parallel-agent[cli]'``.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 import attrs
 
@@ -35,6 +36,38 @@ if TYPE_CHECKING:
 __all__ = ["LiveView", "render"]
 
 
+class _Unfailing:
+    """A stream, as long as it can be written to; after that, nothing. A view must not end a run.
+
+    Attributes:
+        error: why it cannot be written to any more.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self.error: Exception | None = None
+        self._stream = stream
+        self._encoding: str = getattr(stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        # Letters that the stream has not: it is not broken because of those.
+        text = text.encode(self._encoding, "backslashreplace").decode(self._encoding)
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, call: Callable[[], object]) -> None:
+        if self.error is None:
+            try:
+                call()
+            except (OSError, ValueError) as error:  # no reader, a full disk; closed
+                self.error = error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 class LiveView(Tracker):
     """Draws every run of its runner as a live tree: status, time, events, last text.
 
@@ -48,7 +81,8 @@ class LiveView(Tracker):
 
     Blocks the event loop while it writes the first and the last view; the others are drawn by a
     thread. Never raises because of what an agent says: control characters are made visible, and
-    markup means nothing.
+    markup means nothing. Nor because it cannot be written: it stops drawing, and `trouble` says
+    why. The console's file is wrapped for that when the view is made.
 
     Args:
         name: see `Plugin`.
@@ -68,6 +102,10 @@ class LiveView(Tracker):
         """See the class."""
         super().__init__(name, clock=clock)
         self._console = Console() if console is None else console
+        # All that goes there, not only our own: rich prints what agents print, too, and ends
+        # the program when nobody reads that.
+        self._out = _Unfailing(self._console.file)
+        self._console.file = cast("IO[str]", self._out)
         self._is_live = self._console.is_terminal and not self._console.is_dumb_terminal
         self._refresh_per_second = refresh_per_second
         self._live: Live | None = None
@@ -75,6 +113,11 @@ class LiveView(Tracker):
         # Held to start and to stop. Never taken by who holds `lock`: to stop is to wait for the
         # thread that draws, which takes that one.
         self._screen = threading.Lock()
+
+    @property
+    def trouble(self) -> Exception | None:
+        """Why nothing can be drawn any more; None as long as it can."""
+        return self._out.error
 
     async def before_run_callback(self, ctx: InvocationContext) -> None:
         """Begin to draw."""
@@ -96,7 +139,7 @@ class LiveView(Tracker):
         with self._screen:
             paused, self._live = self._live, None
             if paused is not None:
-                paused.stop()
+                _stop(paused)
         try:
             yield
         finally:
@@ -124,7 +167,7 @@ class LiveView(Tracker):
                 self._console.print(_Frame(self, (progress,)))
                 return
             self._last = (progress,)
-            self._live.stop()
+            _stop(self._live)
             self._live, self._last = None, ()
 
     def draw(
@@ -136,6 +179,13 @@ class LiveView(Tracker):
             return render(
                 shown, now=self.clock(), width=width, height=height, ascii_only=ascii_only
             )
+
+
+def _stop(live: Live) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):  # there is none, or it is closed
+            stream.flush()  # rich keeps half a line back until the other half comes
+    live.stop()
 
 
 @attrs.frozen

@@ -119,14 +119,25 @@ def _versions(artifact: Path) -> list[int]:
     return sorted(map(int, found))
 
 
+def _identity(folder: Path) -> tuple[int, int, int] | None:
+    """What tells a folder from a later one in its place; None if there is none."""
+    try:
+        info = os.lstat(folder)
+    except FileNotFoundError:
+        return None
+    return info.st_dev, info.st_ino, info.st_ctime_ns  # a new folder may get an old one's number
+
+
 def _read(path: Path) -> bytes:
     """Read a file of a version. FileNotFoundError says that the whole version has gone."""
+    version = _identity(path.parent)
     try:
         # Before opening: opening a pipe would wait for somebody to write to it.
         if stat.S_ISREG(os.lstat(path).st_mode):
             return path.read_bytes()
     except FileNotFoundError as error:
-        if path.parent.exists():
+        # In the place of one that was deleted, the next may be by now.
+        if version is not None and _identity(path.parent) == version:
             why = "it is missing; delete the artifact"
             raise DamagedArtifactError(str(path), why) from error
         raise
@@ -175,6 +186,18 @@ def _flush_folder(folder: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, and what those who were about to save in it move there meanwhile."""
+    for times_left in reversed(range(20)):
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            if not times_left or error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
+                raise
+        else:
+            return
 
 
 # -------------------------------------------------------------------------------- what is done
@@ -326,4 +349,4 @@ class Disk:
             except FileNotFoundError:
                 return  # somebody else was faster
             _flush_folder(artifact.parent)
-            shutil.rmtree(rubbish)  # what cannot be removed must not go unnoticed
+            _remove(rubbish)  # what cannot be removed must not go unnoticed

@@ -370,6 +370,18 @@ def test_ctrl_c_before_the_run_ends_quietly(call: Call, write: Write) -> None:
     assert (ended.out, ended.err, ended.status) == ("", "", 130)
 
 
+@pytest.mark.parametrize("moment", ["Codec", "StoredForm.ended"])
+def test_ctrl_c_between_import_and_run_or_after_it_ends_quietly(
+    call: Call, write: Write, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"parallel_agent.cli.show.{moment}", interrupted)
+    ended = call("run", "--json", write("@agent\nasync def silent(ctx): pass"))
+    assert (ended.out, ended.err, ended.status) == ("", "", 130)
+
+
 # ----------------------------------------------------------------------------- the other commands
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import select
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -113,6 +114,29 @@ def test_somebody_is_told_that_a_silent_pipe_is_waited_for(
     assert find_message(None, None, pipe[1], notice) == "at last"
     assert "waiting for the message" in told[0]
     assert "</dev/null" in told[0]
+
+
+def test_a_pipe_that_does_not_block_is_read_to_its_end(
+    pipe: tuple[int, TextIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait = select.select
+
+    def go_on(reads: Any, *others: Any) -> Any:
+        if reads == [pipe[1].fileno()]:  # not the look whether anything comes at all
+            monkeypatch.setattr(select, "select", wait)
+            put(pipe, b", and the rest")
+        return wait(reads, *others)
+
+    monkeypatch.setattr(select, "select", go_on)
+    os.set_blocking(pipe[1].fileno(), False)
+    os.write(pipe[0], b"the beginning")
+    assert find_message(None, None, pipe[1], never) == "the beginning, and the rest"
+
+
+def test_a_standard_input_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    number = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT)
+    with open(number, encoding="utf-8") as stdin, pytest.raises(InputError, match="cannot be read"):  # noqa: PTH123  # as `0>file` leaves it
+        find_message(None, None, stdin, never)
 
 
 @pytest.mark.parametrize(

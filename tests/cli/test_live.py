@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
@@ -140,6 +141,19 @@ async def test_what_agents_print_comes_out_above(
     assert capsys.readouterr().out == ""
 
 
+async def test_half_a_line_that_an_agent_prints_is_not_lost(autojump_clock: MockClock) -> None:
+    kept = list[object]()
+
+    async def prints(ctx: InvocationContext) -> None:
+        print("half a line", end="")  # noqa: T201  # that is the point
+        kept.append(sys.stdout)  # as handlers of `logging` do
+
+    view, file = view_in(autojump_clock, terminal=True)
+    await Runner(agent(prints, name="prints"), plugins=[view]).run()
+    _, _, after = file.getvalue().partition("half a line")
+    assert "✓ prints" in after
+
+
 async def test_runs_at_the_same_time_are_all_shown(autojump_clock: MockClock) -> None:
     view, file = view_in(autojump_clock)
     runner = Runner(says, plugins=[view])
@@ -212,3 +226,35 @@ async def test_a_terminal_without_box_characters_gets_others(autojump_clock: Moc
     await Runner(SequentialAgent("line", [says]), plugins=[view]).run()
     file.flush()
     assert raw.getvalue().decode("ascii").splitlines()[1].rstrip().startswith("`-- + says ")
+
+
+class Broken(io.StringIO):
+    """A pipe that nobody reads."""
+
+    def flush(self) -> None:
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+async def test_a_view_that_cannot_be_drawn_leaves_the_run_alone(
+    *, is_terminal: bool, autojump_clock: MockClock
+) -> None:
+    async def prints(ctx: InvocationContext) -> str:
+        print("and nobody hears")  # noqa: T201  # on a terminal, through the view
+        return "done"
+
+    view = LiveView(console=Console(file=Broken(), force_terminal=is_terminal))
+    result = await Runner(agent(prints, name="prints"), plugins=[view]).run()
+    assert result.text == "done"
+    assert isinstance(view.trouble, BrokenPipeError)
+
+
+async def test_letters_that_the_terminal_has_not_are_escaped(autojump_clock: MockClock) -> None:
+    async def tell(ctx: InvocationContext) -> str:
+        return "é中"
+
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding="ascii", write_through=True)
+    view = LiveView(console=Console(file=file, width=60))
+    await Runner(agent(tell, name="tell"), plugins=[view]).run()
+    assert (rb"\xe9\u4e2d" in raw.getvalue(), view.trouble) == (True, None)

@@ -5,6 +5,7 @@ Nothing here waits for a time to pass: each step waits for what the process prin
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import select
@@ -161,6 +162,32 @@ def test_a_second_ctrl_c_ends_at_once_whatever_an_agent_does(
     assert process.stderr.read().endswith(b"\nended at once\n")
 
 
+# Standard error takes not a byte more, and the last words would go there.
+STALLED: Final = """
+import os
+from parallel_agent.cli import signals
+signals._LAST_WORDS = 0.0
+os.set_blocking(2, False)
+try:
+    while True:
+        os.write(2, bytes(65_536))
+except BlockingIOError:
+    os.set_blocking(2, True)
+signals.leave_at_once(15)
+"""
+
+
+def test_the_process_ends_at_once_even_if_nobody_takes_its_output() -> None:
+    process = subprocess.Popen(  # noqa: S603  # our own
+        [sys.executable, "-c", STALLED], env=ENVIRONMENT, stderr=subprocess.PIPE
+    )
+    try:
+        assert process.wait(PATIENCE) == 143
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_a_reader_that_goes_away_ends_the_run_quietly(
     start: Start, write: Write, tmp_path: Path
 ) -> None:
@@ -193,6 +220,34 @@ def test_a_pipe_is_the_message_and_one_that_stays_silent_is_named(
     read_until(process.stderr, "waiting for the message on standard input")
     out, err = process.communicate("é at last\n".encode(), timeout=PATIENCE)
     assert (out.decode(), err, process.returncode) == ("é at last\n", b"", 0)
+
+
+def test_a_pipe_that_does_not_block_gets_all_of_the_output(start: Start, write: Write) -> None:
+    source = "@agent\nasync def tell(ctx): return 'x' * 1_000_000"
+    reads, writes = os.pipe()
+    os.set_blocking(writes, False)
+    with open(reads, "rb") as out:  # noqa: PTH123  # it has no path
+        process = start("run", "--quiet", write(source), stdout=writes)
+        os.close(writes)
+        assert len(out.read()) == 1_000_001
+    assert process.wait(PATIENCE) == 0
+
+
+def test_what_programs_print_that_agents_start_does_not_come_between_the_events(
+    start: Start, write: Write
+) -> None:
+    source = """
+        import os, subprocess
+        os.system("echo imported")
+        @agent
+        async def uses_tools(ctx):
+            subprocess.run(["echo", "from a program"])
+            yield "said"
+    """
+    process = start("run", "--json", write(source))
+    out, err = process.communicate(timeout=PATIENCE)
+    assert [json.loads(line)["author"] for line in out.splitlines()] == ["uses_tools"]
+    assert err.startswith(b"imported\nfrom a program\ncompleted (")
 
 
 def test_ctrl_c_while_the_file_is_imported_ends_without_a_traceback(

@@ -77,6 +77,21 @@ async def test_a_signal_that_came_before_the_run_cancels_it(autojump_clock: Mock
     assert (ended.status, ended.error, exit_status(ended)) == (Status.CANCELLED, None, 130)
 
 
+async def test_after_the_time_limit_the_first_signal_ends_the_process(
+    autojump_clock: MockClock,
+) -> None:
+    async def tidy(ctx: InvocationContext) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            signal.raise_signal(signal.SIGINT)
+
+    left = list[int]()
+    with Interrupts(left.append) as interrupts:
+        await execute(agent(tidy, name="tidy"), RunOptions(timeout=1), Record(), interrupts)
+    assert left == [signal.SIGINT]
+
+
 async def test_a_run_that_does_not_open_can_be_cancelled(autojump_clock: MockClock) -> None:
     class Hangs(Plugin):
         async def on_user_message_callback(self, *_args: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -66,6 +67,19 @@ def test_a_task_that_waits_is_told_of_the_first(interrupts: Interrupts) -> None:
 def test_a_signal_that_came_before_anybody_waited_is_not_lost(interrupts: Interrupts) -> None:
     signal.raise_signal(signal.SIGINT)
     assert trio.run(interrupts.wait) == signal.SIGINT
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_terminal_that_is_closed_asks_the_run_to_end_however_often_it_is_told() -> None:
+    before = signal.signal(signal.SIGHUP, lambda *_: None)  # perhaps it is ignored, as by nohup
+    try:
+        with Interrupts(leave) as interrupts:
+            signal.raise_signal(signal.SIGHUP)
+            assert interrupts.first == signal.SIGHUP
+            signal.raise_signal(signal.SIGHUP)
+            assert raised(signal.SIGINT) == signal.SIGINT
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_signal_that_was_ignored_stays_ignored() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from examples.code_health.dead_names import dead_names, defined
+from examples.code_health.sources import parse
 from tests.code_health.planting import names, source
 
 
@@ -70,6 +71,13 @@ def test_a_mention_is_seen_wherever_it_is(path: str, use: str) -> None:
         assert "_name" not in found_in((path, definition + use))
     else:
         assert "_name" not in found_in(("module.py", definition), (path, use))
+
+
+def test_what_a_file_that_does_not_parse_mentions_is_used() -> None:
+    broken = parse("old.py", b"_name()\nprint 'python 2'")
+    assert broken.tree is None
+    here = source("def _name(): pass\ndef _dead(): pass")
+    assert names(dead_names([*defined(here), *defined(broken)])) == ["_dead"]
 
 
 @pytest.mark.parametrize(

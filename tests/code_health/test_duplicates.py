@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from collections.abc import Sequence
 
 import pytest
@@ -141,6 +142,18 @@ def test_many_equal_items_take_no_time() -> None:
 
 def test_a_period_repeated_takes_no_time() -> None:
     assert merged(repeats([[*range(100)] * 300], 6))
+
+
+def test_many_runs_that_begin_alike_take_little_memory() -> None:
+    """Cubic, were all the places of each window kept."""
+    sequence = [item for length in range(6, 90) for item in [*range(length), -length]]
+    tracemalloc.start()
+    try:
+        assert repeats([sequence], 6)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 4_000_000
 
 
 # ------------------------------------------------------------------------------ in Python's clothes

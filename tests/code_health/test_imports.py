@@ -56,11 +56,14 @@ def found_in(files: dict[str, str]) -> list[Finding]:
         ("from numpy import p", "main.py", []),
         ("import other", "main.py", ["other.py"]),
         ("import other", "p/b.py", ["other.py"]),
+        ("import yaml", "p/b.py", []),
+        ("import yaml", "scripts/main.py", ["scripts/yaml.py"]),
+        ("import scripts.yaml", "p/b.py", ["scripts/yaml.py"]),
     ],
 )
 def test_an_import_means_a_file(text: str, importer: str, expected: list[str]) -> None:
     paths = ("p/__init__.py", "p/a.py", "p/b.py", "p/q/__init__.py", "p/q/c.py", "other.py")
-    assert target(text, importer, *paths) == expected
+    assert target(text, importer, *paths, "scripts/yaml.py") == expected
 
 
 def test_a_package_in_a_source_folder_is_imported_by_its_own_name() -> None:
@@ -126,6 +129,7 @@ def test_of_a_knot_the_shortest_way_round_is_named() -> None:
         "def f():\n    import b",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import b",
         "import typing\nif typing.TYPE_CHECKING:\n    import b\nelse:\n    b = None",
+        "if not TYPE_CHECKING:\n    b = None\nelse:\n    import b",
         "if __name__ == '__main__':\n    import b",
         "class C:\n    def m(self):\n        import b",
     ],
@@ -142,6 +146,7 @@ def test_an_import_that_does_not_run_at_import_makes_no_cycle(text: str) -> None
         "class C:\n    import b",
         "with x:\n    import b",
         "if TYPE_CHECKING:\n    pass\nelse:\n    import b",
+        "if not TYPE_CHECKING:\n    import b",
     ],
 )
 def test_an_import_inside_of_something_that_runs_does(text: str) -> None:

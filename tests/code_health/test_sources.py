@@ -114,6 +114,17 @@ def test_an_unusable_folder_is_refused_with_a_reason(
         as_folder(str(tmp_path / name))
 
 
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "project").mkdir()
+    assert as_folder("~/project") == tmp_path.resolve() / "project"
+
+
+def test_the_home_of_nobody_is_no_folder() -> None:
+    with pytest.raises(ReviewError, match="No such file or directory"):
+        as_folder("~nobody-of-that-name/project")
+
+
 def test_the_reason_holds_no_control_characters() -> None:
     with pytest.raises(ReviewError) as refused:
         as_folder("/\x1b[2J\n")
@@ -298,6 +309,9 @@ def test_text_of_any_kind_fits_into_a_code_span(text: str, span: str) -> None:
         ("testing/a.py", False),
         ("a/latest.py", False),
         ("contest/a.py", False),
+        ("contests/a.py", False),
+        ("unittests/a.py", True),
+        ("end-to-end-tests/a.py", True),
     ],
 )
 def test_tests_are_known_by_their_place_or_name(path: str, *, expected: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from examples.code_health.sources import parse
 from examples.code_health.unused_imports import imported, unused_imports
 from tests.code_health.planting import lines, names, source
 
@@ -125,6 +126,29 @@ def test_a_compatibility_module_hands_on_everything() -> None:
 def test_a_parameter_of_a_test_may_be_an_imported_fixture() -> None:
     text = "from fixtures import client\ndef test_a(client): pass"
     assert found_in(text, "tests/test_a.py") == []
+
+
+@pytest.mark.parametrize(
+    "use", ["pytestmark = pytest.mark.usefixtures('os')", "request.getfixturevalue('os')"]
+)
+def test_a_fixture_that_is_asked_for_by_name_is_used(use: str) -> None:
+    assert found_in(f"import os\n{use}", "tests/test_a.py") == []
+
+
+@pytest.mark.parametrize(
+    ("use", "expected"),
+    [
+        ("from p.a import path\nprint 'python 2'", []),
+        ("from p.b import path\nprint 'python 2'", ["path"]),
+    ],
+)
+def test_what_a_file_that_does_not_parse_may_take_from_here_is_used(
+    use: str, expected: list[str]
+) -> None:
+    broken = parse("p/old.py", use.encode())
+    assert broken.tree is None
+    here = source("from os import path", "p/a.py")
+    assert names(unused_imports([*imported(here), *imported(broken)])) == expected
 
 
 @pytest.mark.parametrize(

@@ -397,6 +397,60 @@ async def test_what_is_saved_anew_while_it_is_loaded_is_the_new_one(
     assert await service.load(KEY, "a") == Text("new")
 
 
+async def test_what_is_saved_anew_between_two_looks_at_one_file_is_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = FolderArtifactService(tmp_path)
+    await service.save(KEY, "a", "old")
+    disk, owner = Disk(tmp_path), owner_of(KEY, "a")
+    look = os.lstat
+
+    def look_between(path: Path) -> os.stat_result:
+        if path.name != "a":
+            return look(path)
+        monkeypatch.setattr(os, "lstat", look)
+        disk.delete(owner, "a")
+        try:
+            return look(path)
+        finally:
+            disk.save(owner, "a", Text("new"))
+
+    monkeypatch.setattr(os, "lstat", look_between)
+    assert await service.load(KEY, "a") in {None, Text("new")}
+
+
+def while_removing(monkeypatch: pytest.MonkeyPatch, *, times: int) -> None:
+    """Let so many removals come upon something that was moved into the folder meanwhile."""
+    remove, full = shutil.rmtree, iter(range(times))
+
+    def remove_the_rest(folder: Path, **options: Any) -> None:
+        if not options and next(full, None) is not None:
+            raise OSError(errno.ENOTEMPTY, "Directory not empty", str(folder))
+        remove(folder, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", remove_the_rest)
+
+
+async def test_what_is_moved_into_a_folder_that_is_being_removed_goes_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = FolderArtifactService(tmp_path)
+    await service.save(KEY, "a", "text")
+    while_removing(monkeypatch, times=2)
+    await service.delete(KEY, "a")
+    assert unfinished_in(tmp_path) == []
+
+
+async def test_a_folder_that_cannot_be_emptied_is_not_tried_forever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = FolderArtifactService(tmp_path)
+    await service.save(KEY, "a", "text")
+    while_removing(monkeypatch, times=1_000)
+    with pytest.raises(OSError, match="not empty"):
+        await service.delete(KEY, "a")
+
+
 async def test_what_is_deleted_while_it_is_listed_is_not_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
