@@ -1,1 +1,35 @@
-"""A kit for testing agents that run side by side."""
+"""A kit for testing agents that run side by side: every schedule, or as many as are wanted.
+
+`explore` runs a tree under its schedules and checks what comes of each; `replay` runs one of them
+again; `race_test` makes a test of it. Plain functions: they run trio themselves, with a clock that
+stands still until nothing else can happen.
+"""
+
+from __future__ import annotations
+
+from parallel_agent.testing.errors import (
+    DeadlockError,
+    EndlessRunError,
+    NondeterminismError,
+    ScheduleError,
+)
+from parallel_agent.testing.explore import Exploration, ExplorationError, explore, replay
+from parallel_agent.testing.schedule import Schedule
+from parallel_agent.testing.steps import Access, Step
+from parallel_agent.testing.trial import Trial, run_once
+
+__all__ = [
+    "Access",
+    "DeadlockError",
+    "EndlessRunError",
+    "Exploration",
+    "ExplorationError",
+    "NondeterminismError",
+    "Schedule",
+    "ScheduleError",
+    "Step",
+    "Trial",
+    "explore",
+    "replay",
+    "run_once",
+]

@@ -19,7 +19,8 @@ import inspect
 import math
 import time
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, Protocol, final
 
 import attrs
@@ -91,13 +92,13 @@ class _Watched(State):
         return super()._keys()
 
     def __setitem__(self, key: str, value: Any) -> None:
-        # A look as well: an unchanged value is no write.
-        self.controller.note_access(key, self._lane.branch.name, writes=True)
-        super().__setitem__(key, value)
+        # A look as well: an unchanged value is no write. But one access, and not two.
+        with self.controller.noting(key, self._lane.branch.name):
+            super().__setitem__(key, value)
 
     def contribute(self, key: str, value: Any) -> None:
-        self.controller.note_access(key, self._lane.branch.name, writes=True)
-        super().contribute(key, value)
+        with self.controller.noting(key, self._lane.branch.name):
+            super().contribute(key, value)
 
 
 class _Gate:
@@ -190,6 +191,16 @@ class Controller:
         if step is not None:
             step.accesses.append(Access(key, writes, branch, caller()))
 
+    @contextmanager
+    def noting(self, key: str, branch: str | None) -> Iterator[None]:
+        """Learn that a state key is written in this block."""
+        self.note_access(key, branch, writes=True)
+        step, self._current = self._current, None
+        try:
+            yield
+        finally:
+            self._current = step
+
     async def before_emit(self, activation: Activation, event: Event) -> None:
         """Wait until it is the turn of this event."""
         if self._free:
@@ -269,7 +280,9 @@ class Controller:
             self._release(actor)
 
     def _let_go(self, actor: Actor) -> None:
-        step = Step(actor.name, actor.event, trio.current_time(), enabled_by=actor.enabled_by)
+        step = Step(
+            actor.name, actor.event, actor.rank, trio.current_time(), enabled_by=actor.enabled_by
+        )
         activation = actor.activation
         entrance = activation.entrance
         queues = activation.slots.limited or (entrance is not None and entrance.gate is not None)
@@ -283,8 +296,8 @@ class Controller:
     def _release(self, actor: Actor) -> None:
         del self._held[actor]
         actor.event = None
-        assert actor.task is not None
-        reschedule(actor.task)
+        if actor.task is not None:
+            reschedule(actor.task)
 
     def _settle(self) -> None:
         """Find out what the last step did, now that everything waits."""

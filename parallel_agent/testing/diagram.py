@@ -31,8 +31,9 @@ def draw(steps: Sequence[Step]) -> str:
     left_out = len(lines) - MAX_LINES
     if left_out > 0:
         lines = lines[left_out:]
-    actors = [actor for actor in dict.fromkeys(step.actor for step in steps) if actor != "time"]
-    actors = [actor for actor in actors if any(actor == who for who, _ in lines)]
+    ranks = {step.actor: step.rank for step in steps if step.actor != "time"}
+    shown = {who for who, _ in lines}
+    actors = sorted((actor for actor in ranks if actor in shown), key=lambda actor: ranks[actor])
     widths = {
         actor: min(WIDTH, max(len(text) for who, text in [(actor, actor), *lines] if who == actor))
         for actor in actors
@@ -67,10 +68,8 @@ def _what(step: Step) -> Iterator[str]:
         said = repr(event.text) if event.text else ""
         changed = ", ".join(f"{key}={value!r}" for key, value in event.state_delta.items())
         also = " escalate" if event.actions.escalate else ""
-        yield (
-            " ".join(part for part in ("emits", said, f"{{{changed}}}" * bool(changed)) if part)
-            + also
-        )
+        parts = ("emits", said, f"{{{changed}}}" if changed else "")
+        yield " ".join(part for part in parts if part) + also
     if step.cancels:
         yield f"cancels {', '.join(sorted(step.cancels))}"
 

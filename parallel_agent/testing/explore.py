@@ -242,10 +242,10 @@ def replay(
     max_steps: int = 10_000,
     seed: int = 0,
 ) -> Trial:
-    """Run a tree once more under one schedule, and check what comes of it. See `explore`.
+    """Run a tree once more under one schedule, and check what comes of it.
 
-    Args:
-        schedule: as the failure printed it; or the file into which it was saved.
+    Takes the arguments of `explore`. ``schedule`` is as the failure printed it; or the file into
+    which it was saved.
 
     Raises:
         ExplorationError: the check fails, as it did.

@@ -90,7 +90,10 @@ class Search:
             if node.options != options:
                 raise NondeterminismError(node.options, options, self._depth)
         else:
-            node = self._new_node(options)
+            # Who does not emit goes first: what it is up to is known the sooner, and fewer
+            # schedules turn out to have been run already.
+            quiet = next((actor.name for actor in actors if actor.event is None), options[0])
+            node = self._new_node(options, quiet)
             self._path.append(node)
         self._depth += 1
         return options.index(node.taken)
@@ -99,13 +102,14 @@ class Search:
         """Learn what was done."""
         self._steps.append(step)
 
-    def _new_node(self, options: tuple[str, ...]) -> _Node:
+    def _new_node(self, options: tuple[str, ...], best: str) -> _Node:
         asleep = self._still_asleep()
         awake = [name for name in options if name not in asleep]
         if not awake:
             raise RedundantError
-        wanted = {awake[0]} if self._reduce else set(options)
-        return _Node(options, awake[0], len(self._steps), wanted, {}, asleep)
+        taken = best if best in awake else awake[0]
+        wanted = {taken} if self._reduce else set(options)
+        return _Node(options, taken, len(self._steps), wanted, {}, asleep)
 
     def _still_asleep(self) -> dict[str, Step]:
         """Return who sleeps after the newest choice: what was done since has not woken them."""

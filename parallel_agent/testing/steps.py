@@ -46,6 +46,7 @@ class Step:
     Attributes:
         actor: whose: the path of its activation; ``path#2`` is a second task of the same agent.
         event: what was emitted in it; None if the task just went on.
+        rank: where it stands among the others: activations in the order of their making.
         at: the moment, in seconds of virtual time.
         accesses: what it did with state.
         writes: the keys that its event has changed for all.
@@ -61,6 +62,7 @@ class Step:
 
     actor: str
     event: Event | None = None
+    rank: tuple[int, int] = (0, 0)
     at: float = 0.0
     accesses: list[Access] = attrs.Factory(list[Access])
     writes: frozenset[str] = frozenset()

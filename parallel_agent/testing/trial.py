@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from itertools import count
 from random import Random
-from typing import Any, Protocol
+from typing import Protocol
 
 import attrs
 import trio
@@ -39,7 +39,17 @@ MakeTree = Callable[[], Agent]
 class MakeRunner(Protocol):
     """Makes the runner of one trial: `Runner`, or a function that passes on what it is given."""
 
-    def __call__(self, tree: Agent, /, **options: Any) -> Runner: ...
+    def __call__(
+        self,
+        tree: Agent,
+        /,
+        *,
+        clock: Callable[[], float],
+        new_id: Callable[[], str],
+        random: Random,
+    ) -> Runner:
+        """Return a runner of ``tree`` with these options."""
+        ...
 
 
 @attrs.frozen(eq=False)
@@ -115,7 +125,7 @@ def run_once(
                     async with runner.open(message) as run:
                         if read is None:
                             async for event in run:
-                                events.append(event)
+                                events.append(event)  # noqa: PERF401  # what came before a failure counts
                         else:
                             await read(run)
                 except Exception as exc:  # noqa: BLE001  # what the run failed with
