@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import inspect
 import keyword
-import math
+import sys
 from collections.abc import (
     AsyncGenerator,
     Awaitable,
@@ -27,6 +27,7 @@ from collections.abc import (
 from typing import (
     TYPE_CHECKING,
     Any,
+    NoReturn,
     Self,
     TypeAlias,
     TypedDict,
@@ -151,7 +152,10 @@ class Agent:
         self._sub_agents = _as_children(self, name, sub_agents)
         self._set_up(name, options)
 
-    def _set_up(self, name: str, options: AgentOptions) -> None:
+    def _set_up(self, name: str, options: AgentOptions, *, is_copy: bool = False) -> None:
+        unknown = [option for option in options if option not in AgentOptions.__annotations__]
+        if unknown:
+            _refuse_option(type(self), name, unknown[0], is_copy=is_copy)
         self._name = name
         self._options = _checked_options(name, options)
         limits = ("retry", "timeout", "idle_timeout")
@@ -229,7 +233,8 @@ class Agent:
             TreeError: an option is out of its range; the name is none, or that of an agent below.
         """
         changed = copy.copy(self)
-        changed._set_up(self._name if name is None else name, {**self._options, **options})  # noqa: SLF001  # nobody has seen it yet
+        name = self._name if name is None else name
+        changed._set_up(name, {**self._options, **options}, is_copy=True)  # noqa: SLF001  # nobody has seen it yet
         return changed
 
     def find_agent(self, name: str) -> Agent | None:
@@ -309,12 +314,13 @@ def _add(table: dict[str, tuple[int, Agent]], name: str, agent: Agent, added: li
     if there is not None:
         if there[1] is agent:
             message = (
-                f"agent {name!r} stands in the tree twice; make a second one with its own name"
+                f"agent {name!r} stands in the tree twice; "
+                "with_options(name=...) makes a copy with another name"
             )
         else:
             message = (
                 f"two agents in the tree are called {name!r} ({there[1]!r} and {agent!r}); "
-                "names are unique"
+                "names are unique; with_options(name=...) makes a copy with another name"
             )
         raise TreeError(message)
     table[name] = (len(table), agent)
@@ -356,14 +362,26 @@ def _as_children(parent: Agent, name: str, sub_agents: Iterable[Agent]) -> tuple
     return children
 
 
+def _refuse_option(kind: type[Agent], name: str, option: str, *, is_copy: bool) -> NoReturn:
+    parameters = inspect.signature(kind.__init__).parameters.values()
+    own = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
+    if is_copy and option in own:
+        message = (
+            f"agent {name!r} has no option {option!r} that a copy may change: "
+            f"make a new {kind.__name__} with it"
+        )
+        raise TypeError(message)
+    known = ", ".join(dict.fromkeys([*AgentOptions.__annotations__, *(() if is_copy else own)]))
+    message = f"agent {name!r} has no option {option!r}; there are {known}"
+    raise TypeError(message)
+
+
 def _checked_options(name: str, options: AgentOptions) -> AgentOptions:
     """Return the options as they are kept, or refuse one, naming it."""
-    unknown = [option for option in options if option not in AgentOptions.__annotations__]
-    if unknown:
-        known = ", ".join(AgentOptions.__annotations__)
-        message = f"agent {name!r} has no option {unknown[0]!r}; there are {known}"
-        raise TypeError(message)
     checked: dict[str, Any] = dict(options)
+    if not isinstance(options.get("description", ""), str):
+        message = f"description of {name!r} must be text, not {options.get('description')!r:.80}"
+        raise TreeError(message)
     if "output_key" in options:
         _as_output_key(name, options["output_key"])
     for option in ("before_agent_callback", "after_agent_callback"):
@@ -386,7 +404,8 @@ def _as_kind(name: str, option: str, value: object, kind: type[object]) -> None:
 def _as_seconds(name: str, option: str, value: object) -> float | None:
     if value is None:
         return None
-    if not isinstance(value, int | float) or type(value) is bool or not 0 <= value < math.inf:
+    longest = sys.float_info.max  # a whole number can be too large for a float
+    if not isinstance(value, int | float) or type(value) is bool or not 0 <= value <= longest:
         message = f"{option} of {name!r} must be seconds, 0 or more, not {value!r:.80}"
         raise TreeError(message)
     return float(value)

@@ -76,6 +76,12 @@ def _end(activation: Activation, below: State, *, succeeded: bool) -> None:
     if succeeded:
         if attempt.layer is not None:
             below.absorb(attempt.layer.writes)
+            for slot in reversed(activation.lane.in_flight()):
+                # A task of a foreign nursery goes on emitting, and has taken writes along that
+                # would arrive in a layer that nobody asks any more.
+                if slot.layer is attempt.layer and slot.late:
+                    late, slot.late, slot.writes, slot.temporary = slot.late, {}, None, None
+                    below.absorb(late)
         below.absorb(attempt.pending)
     else:
         activation.forget_output()
@@ -106,7 +112,11 @@ async def _is_worth_it(activation: Activation, retry: Retry, failure: BaseExcept
         return False
     if activation.scope.cancel_called or await cancelled_here():
         return False
-    return retry.wants(failure)
+    try:
+        return retry.wants(failure)
+    except Exception as exc:
+        # Of the user's condition. What it was asked about must not be lost.
+        raise exc from failure
 
 
 async def _attempt(activation: Activation) -> BaseException | None:

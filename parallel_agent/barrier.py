@@ -135,7 +135,8 @@ class Policy:
 class Barrier(ABC):
     """A policy: how a fan-out deals with branches that fail, and when it has enough.
 
-    Subclass it for a policy of your own; both methods must be pure.
+    Subclass it for a policy of your own; both methods must be pure. If one of them raises, the
+    others are cancelled, and the fan-out raises that, with the branches' failures as notes.
     """
 
     def least_width(self) -> int:
@@ -210,7 +211,7 @@ class _Listed(Barrier):
             case Ending.RAISE_FIRST | Ending.RAISE_IF_ABORTED:
                 return next((outcome.error for outcome in _failures(outcomes)), None)
             case Ending.RAISE_ALL:
-                errors = [outcome.error for outcome in _failures(outcomes) if outcome.error]
+                errors = [one.error for one in _failures(outcomes) if one.error is not None]
                 return BaseExceptionGroup(_counted(outcomes), errors) if errors else None
             case Ending.RAISE_UNLESS_QUORUM:
                 return _shortfall(outcomes, self._quorum())
@@ -283,6 +284,12 @@ class Quorum(_Listed):
         return self.n
 
 
+def _is_prompt(_escalate: object, _attribute: object, value: object) -> None:
+    if not isinstance(value, str):
+        message = f"the prompt of Escalate is text, not {value!r:.80}"
+        raise ValueError(message)  # noqa: TRY004  # as for a quorum
+
+
 @attrs.frozen
 class Escalate(_Listed):
     """A failure becomes a question to a person: retry the branch, skip it, or abort.
@@ -294,7 +301,7 @@ class Escalate(_Listed):
         prompt: what the person is asked; the branch and its error are added.
     """
 
-    prompt: str = "A branch has failed."
+    prompt: str = attrs.field(default="A branch has failed.", validator=_is_prompt)
 
     policy = Policy(Rule.GO_ON, Rule.ASK, Rule.GO_ON, Ending.RAISE_IF_ABORTED)
 

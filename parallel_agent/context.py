@@ -11,7 +11,7 @@ from parallel_agent.activation import NO_INPUT, Activation
 from parallel_agent.barrier import Barrier, BestEffort, FailFast, Outcome
 from parallel_agent.errors import FanOutError, TreeError
 from parallel_agent.history import visible_events
-from parallel_agent.inputs import checked_input, to_json
+from parallel_agent.inputs import checked_input, checked_items, to_json
 from parallel_agent.invocation import RunConfig
 from parallel_agent.lifecycle import Status
 from parallel_agent.overlay import State
@@ -276,6 +276,7 @@ class InvocationContext:
 
         Raises:
             UnstorableError: an item has no JSON form; nothing was started.
+            FanOutError: ``items`` has no order, or cannot be iterated.
             BaseException: as `FailFast` chooses.
         """
         outcomes = await self.map_outcomes(
@@ -297,7 +298,9 @@ class InvocationContext:
         """
         check_runnable(agent, "map")
         return await self.fan_out(
-            [(agent, item) for item in items], barrier=barrier, max_concurrency=max_concurrency
+            [(agent, item) for item in checked_items(items, "map")],
+            barrier=barrier,
+            max_concurrency=max_concurrency,
         )
 
     async def fan_out(
@@ -322,7 +325,7 @@ class InvocationContext:
         activation = self._running()
         engine = activation.invocation.engine
         given: list[tuple[Agent, Any]] = []
-        for task in tasks:
+        for task in checked_items(tasks, "fan_out"):
             pair = task if isinstance(task, tuple) else (task, NO_INPUT)
             if len(pair) != 2:  # noqa: PLR2004  # a pair
                 message = f"fan_out() takes agents, and pairs of an agent and its input, not {task}"
@@ -479,7 +482,7 @@ def find_outcomes(outcomes: Mapping[str, Sequence[Outcome]], name: str) -> tuple
     """Return the outcomes of the fan-out ``name``, or raise a KeyError that lists what there is."""
     try:
         return tuple(outcomes[name])
-    except KeyError:
+    except (KeyError, TypeError):  # TypeError: it cannot even be looked up
         known = ", ".join(sorted(outcomes)) or "none yet"
         message = f"no fan-out named {name!r} has ended in this run (ended: {known})"
         raise KeyError(message) from None

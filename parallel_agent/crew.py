@@ -7,6 +7,7 @@ there.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import Any, Final, Literal
 
@@ -99,6 +100,7 @@ class Crew:
         # them, or a person chose to go on without them.
         self._excused: set[str] = set()
         self._asking: dict[Activation, trio.CancelScope] = {}
+        self._broken: Exception | None = None  # what the policy itself has raised
         self.on_failure: Callable[[str], object] | None = None
         self.again: dict[int, Activation] = {}
 
@@ -180,7 +182,15 @@ class Crew:
     def _verdict(self, child: Activation, outcome: Outcome) -> Verdict:
         if outcome.error is not None and not isinstance(outcome.error, Exception):
             return Verdict.CANCEL_REST  # Ctrl-C, SystemExit: no policy waits for the others
-        verdict = self.barrier.on_outcome(outcome, self._counted(outcome))
+        if self._broken is not None:
+            return Verdict.GO_ON  # all are cancelled already, and it is not asked again
+        try:
+            verdict = self.barrier.on_outcome(outcome, self._counted(outcome))
+            if not isinstance(verdict, Verdict):  # pyright: ignore[reportUnnecessaryIsInstance]  # it is the user's
+                raise self._refused("on_outcome", verdict, "a Verdict")  # noqa: TRY301  # as if it had raised
+        except Exception as exc:  # noqa: BLE001  # raised when all have been joined
+            self._broken = exc
+            return Verdict.CANCEL_REST
         if verdict is Verdict.ASK and self.closed:
             # A loser's failure: there is nothing left to ask about. Not so that of the branch
             # whose own event has ended the others.
@@ -201,7 +211,8 @@ class Crew:
             return  # the name is a step per level above: not for nobody, at every level
         reason = f"branch {child.place.branch} {outcome.status}"
         self.cancel(reason)
-        if outcome.error is not None and self.on_failure is not None:
+        failed = outcome.error is not None or self._broken is not None
+        if failed and self.on_failure is not None:
             self.on_failure(reason)
 
     async def _ask(
@@ -303,14 +314,14 @@ class Crew:
         return Outcome(task.name, path, Status.CANCELLED, attempts=0)
 
     async def answer(
-        self, outcomes: list[Outcome], *, handled: Sequence[BaseException] = ()
+        self, outcomes: list[Outcome], *, handled: AbstractSet[str] = frozenset()
     ) -> None:
         """Take the owner's slot back and record the outcomes.
 
         Cancelled, it answers all the same: a failure is never lost.
 
         Raises:
-            BaseException: the failure, if there is one that was not ``handled``.
+            BaseException: the failure, if there is one; not of the paths that were ``handled``.
         """
         owner = self.owner
         interrupt: BaseException | None = None
@@ -318,7 +329,8 @@ class Crew:
             await owner.slots.step_back()
         except trio.Cancelled as exc:
             interrupt = exc
-        interrupt = await self.record(outcomes) or interrupt
+        trouble = await self.record(outcomes)
+        interrupt = interrupt if trouble is None else trouble
         interrupted = isinstance(interrupt, trio.Cancelled | RunEndedError)
         error = self._failure(outcomes, handled, interrupted=interrupted)
         if error is not None:
@@ -349,18 +361,19 @@ class Crew:
         return None
 
     def _failure(
-        self, outcomes: list[Outcome], handled: Sequence[BaseException], *, interrupted: bool
+        self, outcomes: list[Outcome], handled: AbstractSet[str], *, interrupted: bool
     ) -> BaseException | None:
         for outcome in outcomes:
             # Ctrl-C and SystemExit are nobody's failure to weigh.
             if outcome.error is not None and not isinstance(outcome.error, Exception):
                 return outcome.error
+        if self._broken is not None:
+            return self._broken
         if handled:
-            # They count as failed, but what they raised has been dealt with.
+            # They count as failed, but what they raised has been dealt with. (By path: another
+            # branch may have raised the same object.)
             outcomes = [
-                attrs.evolve(outcome, error=None)
-                if any(outcome.error is error for error in handled)
-                else outcome
+                attrs.evolve(outcome, error=None) if outcome.path in handled else outcome
                 for outcome in outcomes
             ]
         if self._excused:
@@ -369,7 +382,17 @@ class Crew:
         # If the branch whose event has ended the others fails, it has decided nothing.
         if self._decider is None or self._decider.error is None:
             cut_off |= self._excused
-        return failure_despite(self.barrier, outcomes, cut_off)
+        try:
+            error = failure_despite(self.barrier, outcomes, cut_off)
+        except Exception as exc:  # noqa: BLE001  # the policy's own; the caller raises it
+            return exc
+        if error is not None and not isinstance(error, BaseException):  # pyright: ignore[reportUnnecessaryIsInstance]  # it is the user's
+            return self._refused("failure", error, "an exception or None")
+        return error
+
+    def _refused(self, method: str, answer: object, wanted: str) -> FanOutError:
+        message = f"{self.barrier!r}.{method}() returned {answer!r:.80}; {wanted} is needed"
+        return FanOutError(message)
 
     def _as_counted(self, outcome: Outcome) -> Outcome:
         if outcome.path not in self._excused:
@@ -386,7 +409,8 @@ class Crew:
                 if child.error is not None and holds(child.error, child.given_up):
                     self.owner.given_up = child.given_up
             counted = [outcome for outcome in outcomes if outcome.path not in self._excused]
-            of_itself = not interrupted or had_failed(self.barrier, counted, self.tally.width)
+            of_itself = not interrupted or error is self._broken
+            of_itself = of_itself or had_failed(self.barrier, counted, self.tally.width)
             self.owner.combined = (error, of_itself)
             return
         raisers = [child for _, child in sorted(self.failed.items()) if child.error is error]

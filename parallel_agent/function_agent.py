@@ -116,7 +116,7 @@ class FunctionAgent(Agent):
     async def _run_in_thread(self, arguments: tuple[Any, ...]) -> Any:
         ctx: InvocationContext = arguments[0]
         invocation = activation_of(ctx).invocation
-        if invocation.steering is not None:
+        if invocation.steering is not None and invocation.steering.inline:
             return await invocation.steering.call(self._call, *arguments)
         return await trio.to_thread.run_sync(
             self._call,

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Generator
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, final
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, final
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -29,7 +29,7 @@ from parallel_agent.drive import pass_on, raise_unless_left_open, suspend
 from parallel_agent.errors import BranchCancelledError, FanOutError, RunEndedError, note_other
 from parallel_agent.inputs import to_json
 from parallel_agent.judge import after_cancellation, split_cancellation
-from parallel_agent.lifecycle import Status
+from parallel_agent.lifecycle import Status, checked_reason
 from parallel_agent.limiter import Entrance, Limiter, Slots
 from parallel_agent.post import send_to
 from session.content import Content
@@ -106,6 +106,7 @@ class Handle:
 
     def cancel(self, reason: str = "cancelled by its handle") -> None:
         """Cancel it. Does not wait: ``await handle.outcome()`` does. The others go on."""
+        reason = checked_reason(reason)
         if self._outcome is None:
             self._crew.cancel_one(self._activation, reason)
 
@@ -184,7 +185,10 @@ class FanOut:
             raise FanOutError(message)
         # Of the activation, not of the block: paths are unique in a run. No name has an @ in it.
         if self._crew.owner.next_number(f"{agent.name}@{key}") > 1:
-            message = f"{agent.name!r} was started with the key {key!r} already"
+            message = (
+                f"keys are unique within one activation of {self._crew.owner.agent.name!r}; "
+                f"{key!r} was used for {agent.name!r} before"
+            )
             raise FanOutError(message)
         return key
 
@@ -223,7 +227,7 @@ class FanOut:
 
     def cancel(self, reason: str = "cancelled by its fan-out") -> None:
         """Cancel all that still run. Does not wait; more may be started."""
-        self._crew.cancel(reason)
+        self._crew.cancel(checked_reason(reason))
 
     # The block's side.
 
@@ -232,12 +236,13 @@ class FanOut:
         self._open = False
         return outcomes
 
-    def _errors_handled(self) -> list[BaseException]:
-        return [
-            handle._outcome.error  # noqa: SLF001
+    def _errors_handled(self) -> set[str]:
+        """Return the paths of the branches whose error somebody has awaited."""
+        return {
+            handle._outcome.path  # noqa: SLF001
             for handle in self._handles
-            if handle._handled and handle._outcome is not None and handle._outcome.error  # noqa: SLF001
-        ]
+            if handle._handled and handle._outcome is not None  # noqa: SLF001
+        }
 
     def __repr__(self) -> str:
         return f"<FanOut of {self._crew.owner.agent.name}: {self._running} running>"
@@ -258,6 +263,12 @@ class _Finished:
         return handle
 
 
+_NEEDS_BLOCK: Final = (
+    "a fan-out needs its block: `async with ctx.open_fan_out() as group:` and, inside it, "
+    "`group.start(agent, input)`"
+)
+
+
 @final
 class OpenFanOut:
     """What ``ctx.open_fan_out()`` returns: ``async with`` it."""
@@ -270,6 +281,27 @@ class OpenFanOut:
         self._body = trio.CancelScope()
         self._was_ended = False
         self._group: FanOut | None = None
+
+    # Without its block. A type checker is not told of these, and so finds the mistake itself.
+    if not TYPE_CHECKING:
+
+        def __enter__(self) -> NoReturn:
+            raise FanOutError(_NEEDS_BLOCK)
+
+        def __exit__(self, *_details: object) -> None:
+            """Never called; here so that `__enter__` can say what is wrong."""
+
+        def __await__(self) -> NoReturn:
+            raise FanOutError(_NEEDS_BLOCK)
+
+        def __aiter__(self) -> NoReturn:
+            raise FanOutError(_NEEDS_BLOCK)
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if not name.startswith("_") and hasattr(FanOut, name):
+                raise FanOutError(_NEEDS_BLOCK)
+            message = f"{type(self).__name__!r} object has no attribute {name!r}"
+            raise AttributeError(message)
 
     @enable_ki_protection
     async def __aenter__(self) -> FanOut:
@@ -361,7 +393,7 @@ class OpenFanOut:
     async def _answer(
         self, group: FanOut, outcomes: list[Outcome], aside: BaseException | None
     ) -> None:
-        handled = [] if self._was_ended else group._errors_handled()  # noqa: SLF001  # as above
+        handled = set[str]() if self._was_ended else group._errors_handled()  # noqa: SLF001  # as above
         try:
             await self._crew.answer(outcomes, handled=handled)
         except BaseException as exc:

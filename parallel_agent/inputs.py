@@ -10,16 +10,32 @@ resumed, and sent elsewhere one day. Pure: nothing here waits.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from enum import Enum
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from parallel_agent.activation import Activation
-from parallel_agent.errors import InputError
+from parallel_agent.errors import FanOutError, InputError
 from parallel_agent.schema import Schema, SchemaError, SchemaTypeError
-from session.state import UnstorableError, freeze
+from session.state import UnstorableError, freeze, no_json_form
 
-__all__ = ["checked_input", "to_json"]
+__all__ = ["checked_input", "checked_items", "to_json"]
+
+T = TypeVar("T")
+
+
+def checked_items(items: Iterable[T], what: str) -> Iterable[T]:
+    """Return what a fan-out is to run on; ``what`` names the call.
+
+    Raises:
+        FanOutError: it is no collection, has no order, or is a text, whose letters nobody means.
+    """
+    if isinstance(items, AbstractSet | str | bytes) or not isinstance(items, Iterable):
+        hint = "; a set has no order: sorted(...) has" if isinstance(items, AbstractSet) else ""
+        message = f"{what}() takes a list, or what else can be iterated, not {items!r:.80}{hint}"
+        raise FanOutError(message)
+    return items
 
 
 def to_json(value: Any) -> Any:
@@ -47,7 +63,13 @@ def _plain(value: Any, depth: int) -> Any:
     try:
         return _schema_of(kind).unstructure(value)
     except (SchemaTypeError, SchemaError) as exc:
-        raise UnstorableError("", f"a {kind.__name__} has no JSON form: {exc}") from None
+        # To an object with fields the hint to write them as a dict is none: that was tried.
+        why, reason = f"a {kind.__name__} has no JSON form", str(exc)
+        if hasattr(kind, "__await__"):
+            why = no_json_form(value)
+        elif reason != why:
+            why = f"{why}: {reason}"
+        raise UnstorableError("", why) from None
 
 
 def _plain_items(items: Iterable[tuple[Any, Any]], place: str, depth: int) -> dict[Any, Any]:

@@ -33,6 +33,12 @@ def _is_count(_config: object, attribute: attrs.Attribute[Any], value: object) -
         raise ValueError(message)
 
 
+def _is_way_to_wait(_config: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value not in ("stay", "suspend"):
+        message = f"{attribute.name} is 'stay' or 'suspend', not {value!r:.80}"
+        raise ValueError(message)
+
+
 @attrs.frozen
 class RunConfig:
     """How one run behaves.
@@ -54,7 +60,7 @@ class RunConfig:
     )
     inbox_size: int = attrs.field(default=64, kw_only=True, validator=_is_count)
     on_wait: Literal["stay", "suspend"] = attrs.field(
-        default="stay", kw_only=True, validator=attrs.validators.in_(("stay", "suspend"))
+        default="stay", kw_only=True, validator=_is_way_to_wait
     )
 
 

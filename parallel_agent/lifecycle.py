@@ -10,7 +10,9 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["TERMINAL", "TRANSITIONS", "Status", "Step", "advance"]
+from parallel_agent.errors import MessageTypeError
+
+__all__ = ["TERMINAL", "TRANSITIONS", "Status", "Step", "advance", "checked_reason"]
 
 
 class Status(StrEnum):
@@ -62,3 +64,15 @@ def advance(status: Status, step: Step) -> Status:
     except KeyError:
         message = f"nothing that is {status} can {step}; this is a bug in parallel-agent"
         raise RuntimeError(message) from None
+
+
+def checked_reason(reason: object) -> str:
+    """Return why something is to be cancelled.
+
+    Raises:
+        MessageTypeError: it is no text.
+    """
+    if not isinstance(reason, str):
+        message = f"the reason of a cancellation is text, not {reason!r:.80}"
+        raise MessageTypeError(message)
+    return reason

@@ -61,7 +61,7 @@ class Limiter:
         name: for people.
 
     Raises:
-        ValueError: ``slots`` is no positive whole number.
+        ValueError: ``slots`` is no positive whole number, or ``name`` no text.
     """
 
     def __init__(self, slots: int, *, name: str = "limiter") -> None:
@@ -69,6 +69,9 @@ class Limiter:
         if type(slots) is not int or slots < 1:
             message = f"a limiter has a whole number of slots from 1 on, not {slots!r}"
             raise ValueError(message)
+        if not isinstance(name, str):
+            message = f"the name of a limiter is text, not {name!r:.80}"
+            raise ValueError(message)  # noqa: TRY004  # as for its slots
         self._slots = slots
         self._name = name
         self._free = slots

@@ -12,7 +12,7 @@ loop, where waiting for itself would be the end; so what cannot be taken now is 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Final, final
 
 import attrs
@@ -179,7 +179,7 @@ def send(root: Activation, content: str | Content, to: str | None, *, author: st
         raise MessageRefusedError(message)
     lanes = found.get(to, {})
     if not lanes:
-        message = f"no branch {to!r} is running ({_beside_the_root(found)})"
+        message = f"no branch {to!r} is running ({_beside_the_root(found)}){_hint(root, found, to)}"
         raise MessageRefusedError(message)
     if len(lanes) > 1:
         message = (
@@ -213,9 +213,11 @@ def send_to(activation: Activation, content: str | Content, *, author: str = USE
         raise MessageRefusedError(message)
     inbox = _inbox(lane, invocation)
     if inbox.is_full:
+        size = invocation.config.inbox_size
+        waiting = "1 message waits" if size == 1 else f"{size} messages wait"
         message = (
-            f"the inbox of {name} is full: {invocation.config.inbox_size} messages wait for an "
-            "agent to receive them (RunConfig(inbox_size=...))"
+            f"the inbox of {name} is full: {waiting} for an agent to receive "
+            f"{'it' if size == 1 else 'them'} (RunConfig(inbox_size=...))"
         )
         raise MessageRefusedError(message)
     event = post(invocation, lane, content, author, inbox.put)
@@ -235,19 +237,32 @@ def _root_of(activation: Activation) -> Activation:
     return activation
 
 
+def _live(root: Activation) -> Iterator[Activation]:
+    line = [root]
+    for activation in line:
+        if activation.status in _LIVE:
+            line.extend(activation.children or ())
+            yield activation
+
+
 def _running_branches(root: Activation) -> dict[str | None, dict[Lane, Activation]]:
     """Return, by name, the branches that a message may be sent to, and an agent on each."""
     found: dict[str | None, dict[Lane, Activation]] = {}
-    line = [root]
-    for activation in line:
-        if activation.status not in _LIVE:
-            continue
-        line.extend(activation.children or ())
+    for activation in _live(root):
         if reads(activation):
             found.setdefault(activation.lane.branch.name, {}).setdefault(
                 activation.lane, activation
             )
     return found
+
+
+def _hint(root: Activation, found: Iterable[str | None], to: str | None) -> str:
+    """Say which branch was meant, if a part of its name, or an agent, was given instead."""
+    if any(one.agent.name == to and one.lane.branch.name is None for one in _live(root)):
+        return f"; {to!r} runs on the root branch: leave out `to`"
+    # A name that is only like another is no hint: that may be another branch, which has ended.
+    near = sorted(name for name in found if name and name.endswith((f".{to}", f"@{to}")))
+    return f"; did you mean {' or '.join(map(repr, near[:_FEW]))}?" if near else ""
 
 
 def _beside_the_root(found: Iterable[str | None]) -> str:

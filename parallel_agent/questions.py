@@ -11,6 +11,7 @@ Blocking: answering does not wait for the reader, who may do it inside its loop;
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any, Final, Literal, TypeAlias, final
 
 import attrs
@@ -251,7 +252,8 @@ def _check_question(prompt: object, timeout: object) -> None:
         raise RequestError(message)
     if timeout is None:
         return
-    if not isinstance(timeout, int | float) or type(timeout) is bool or not 0 <= timeout < math.inf:
+    longest = sys.float_info.max  # a whole number can be too large for a float
+    if not isinstance(timeout, int | float) or type(timeout) is bool or not 0 <= timeout <= longest:
         message = f"the timeout of request_input() is seconds, 0 or more, or None, not {timeout!r}"
         raise RequestError(message)
 

@@ -5,7 +5,9 @@ Pure: no event loop, no clock, and no random source of its own.
 
 from __future__ import annotations
 
+import inspect
 import math
+import sys
 from collections.abc import Callable
 from random import Random
 from typing import Any, TypeAlias, cast
@@ -27,7 +29,8 @@ def _is_attempts(_retry: object, _attribute: object, value: object) -> None:
 
 
 def _is_seconds(_retry: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if type(value) not in (int, float) or not 0 <= value < math.inf:  # type: ignore[operator]  # a number, see before
+    longest = sys.float_info.max  # a whole number can be too large for a float
+    if type(value) not in (int, float) or not 0 <= value <= longest:  # type: ignore[operator]  # a number, see before
         message = f"{attribute.name} is seconds, 0 or more, not {value!r}"
         raise ValueError(message)
 
@@ -48,7 +51,8 @@ def _is_condition(_retry: object, _attribute: object, value: object) -> None:
     several = isinstance(value, tuple)
     kinds = cast("tuple[object, ...]", value) if several else (value,)
     are_types = all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds)
-    if not kinds or not (are_types or (callable(value) and not isinstance(value, type))):
+    is_function = callable(value) and not isinstance(value, type)
+    if not kinds or not (are_types or (is_function and not inspect.iscoroutinefunction(value))):
         message = f"on is an exception type, several in a tuple, or a function, not {value!r}"
         raise ValueError(message)
 

@@ -28,7 +28,7 @@ from parallel_agent.engine import ENGINE
 from parallel_agent.errors import PluginError, ReadError, RunEndedError, note_plugin
 from parallel_agent.invocation import Invocation, RunConfig
 from parallel_agent.lane import Lane
-from parallel_agent.lifecycle import Status, Step, advance
+from parallel_agent.lifecycle import Status, Step, advance, checked_reason
 from parallel_agent.limiter import Limiter
 from parallel_agent.post import send
 from parallel_agent.questions import PendingRequest, Requests
@@ -165,7 +165,7 @@ class Run:
         Iteration ends ordinarily, when every agent has cleaned up; what they record while doing
         so is still delivered. ``result.status`` is then ``"cancelled"``, never a success.
         """
-        self._core.cancel(reason)
+        self._core.cancel(checked_reason(reason))
 
     # Into the run. Nothing here waits for the reader, so it may be called inside its loop.
 
@@ -471,7 +471,7 @@ async def _run_tree(root: Activation) -> None:
             nursery.start_soon(activate, root)
     except BaseException as exc:  # noqa: BLE001  # a bug of ours must not hang the reader
         failure = exc
-    failure = root.error or failure
+    failure = failure if root.error is None else root.error
     root.invocation.stream.finish(failure)
 
 

@@ -32,7 +32,12 @@ class Gate(Protocol):
 class Steering(Protocol):
     """What a run asks that is steered."""
 
-    def gate(self, plugins: Gate | None) -> Gate:
+    @property
+    def inline(self) -> bool:
+        """Whether plain functions are called by `call`, and not in threads."""
+        ...
+
+    def gate(self, plugins: Gate | None) -> Gate | None:
         """Return what the run's events pass; it asks ``plugins``, if there are some."""
         ...
 

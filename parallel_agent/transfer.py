@@ -8,6 +8,7 @@ Pure: nothing here waits.
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final
 
 from parallel_agent.errors import TransferError
@@ -39,7 +40,10 @@ def find_target(activation: Activation, name: str) -> Agent:
         target = above.agent.find_agent(name)
         above = above.parent
     if target is None:
-        message = f"agent {agent.name!r} cannot transfer to {name!r}: no agent has that name"
+        message = (
+            f"agent {agent.name!r} cannot transfer to {name!r}: no agent has that name"
+            f"{_hint(activation, name)}"
+        )
         raise TransferError(message)
     if target.find_agent(agent.name) is agent or _runs_above(activation, target):
         what = "itself" if target is agent else f"{name!r}, which stands above it"
@@ -52,6 +56,23 @@ def find_target(activation: Activation, name: str) -> Agent:
         )
         raise TransferError(message)
     return target
+
+
+def _hint(activation: Activation, name: str) -> str:
+    """Say which name was meant, or where names are looked for."""
+    agents: dict[str, Agent] = {}
+    above: Activation | None = activation
+    while above is not None:
+        line = [above.agent]
+        for agent in line:
+            if agent.name not in agents:
+                agents[agent.name] = agent
+                line.extend(agent.sub_agents)
+        above = above.parent
+    near = get_close_matches(name, agents, 1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return " (only agents of the tree count, not those that are started at run time)"
 
 
 def _runs_above(activation: Activation, target: Agent) -> bool:

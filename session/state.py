@@ -42,6 +42,7 @@ __all__ = [
     "UnstorableError",
     "freeze",
     "frozen_dict",
+    "no_json_form",
     "same",
     "thaw",
     "without_temp",
@@ -236,7 +237,18 @@ def _freeze_container(value: Any, depth: int) -> Any:
         return _freeze_list(value, depth + 1)
     if isinstance(value, Mapping):
         return _freeze_mapping(value, depth + 1)
-    raise UnstorableError("", f"a {kind.__name__} has no JSON form")
+    raise UnstorableError("", no_json_form(value))
+
+
+def no_json_form(value: object) -> str:
+    """Say that ``value`` has no JSON form, and what to write instead if its type tells."""
+    kind = type(value)
+    why = f"a {kind.__name__} has no JSON form"
+    if hasattr(kind, "__await__"):
+        return f"{why}: is an `await` missing?"
+    if hasattr(kind, "__dataclass_fields__"):
+        return f"{why}: use dataclasses.asdict(...)"
+    return f"{why}: use attrs.asdict(...)" if hasattr(kind, "__attrs_attrs__") else why
 
 
 def _check_text(value: str) -> None:

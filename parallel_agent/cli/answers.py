@@ -17,10 +17,11 @@ import trio
 
 from parallel_agent.errors import ResponseRefusedError
 from parallel_agent.observe.harmless import harmless, one_line
+from parallel_agent.post import listed
 from parallel_agent.questions import PendingRequest
 from parallel_agent.run import Run
 
-__all__ = ["Answers", "ReadLine", "described", "how_to_answer", "value_of"]
+__all__ = ["Answers", "ReadLine", "described", "how_to_answer", "unused_answer", "value_of"]
 
 ReadLine = Callable[[], str]
 """Reads a line from a person; blocks. ``""`` is the end of all lines."""
@@ -95,7 +96,7 @@ class Answers:
 
 
 def _names(request: PendingRequest) -> tuple[str, ...]:
-    return (request.id, request.id.partition(":")[2], request.path, request.author)
+    return (request.id, _short(request.id), request.path, request.author)
 
 
 def value_of(text: str) -> Any:
@@ -136,5 +137,15 @@ def _wanted(schema: Any) -> str:
 
 def how_to_answer(request: PendingRequest) -> str:
     """Return how a question can be answered by the next command."""
-    name = request.id.partition(":")[2]
-    return f"{described(request)}: --respond '{one_line(name)}=...'"
+    return f"{described(request)}: --respond '{one_line(_short(request.id))}=...'"
+
+
+def unused_answer(name: str, asked: Sequence[str]) -> str:
+    """Return that nobody asked for an answer; ``asked`` are the ids of the questions there were."""
+    names = [repr(one_line(_short(request_id))) for request_id in asked]
+    there = f"the questions were {listed(names)}" if names else "there was no question"
+    return f"--respond {one_line(name)}: no question has used it ({there})"
+
+
+def _short(request_id: str) -> str:
+    return request_id.partition(":")[2]

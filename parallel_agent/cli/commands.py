@@ -15,7 +15,7 @@ import trio
 from rich.console import Console
 
 from parallel_agent.agent import Agent
-from parallel_agent.cli.answers import ReadLine
+from parallel_agent.cli.answers import ReadLine, unused_answer
 from parallel_agent.cli.describe import artifacts_line
 from parallel_agent.cli.inputs import (
     InputError,
@@ -264,6 +264,8 @@ def _execute(tree: Agent, options: RunOptions, show: Show, printer: Printer) -> 
         try:
             ended = trio.run(execute, tree, options, show, interrupts)
             show.ended(ended)
+            for name in ended.unused:
+                show.remark(unused_answer(name, ended.asked))
         except OutputClosedError as error:
             _end_unprinted(error, printer)
     return ended

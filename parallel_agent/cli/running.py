@@ -71,6 +71,8 @@ class Ended:
         signal: which signal asked for that.
         timed_out: ``timeout`` did.
         unanswered: what it waits for, if it does.
+        unused: what names the answers that were given and no question has used.
+        asked: the ids of the questions there were.
         duration: how many seconds it took.
     """
 
@@ -81,6 +83,8 @@ class Ended:
     timed_out: bool
     duration: float
     unanswered: tuple[PendingRequest, ...] = ()
+    unused: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()
 
     @property
     def status(self) -> Status:
@@ -185,6 +189,7 @@ class _Execution:
         self._timed_out = False
         self._answers = Answers(options.responses, options.read, show.remark, show.aside)
         self._unanswered: dict[str, PendingRequest] = {}
+        self._asked = list[str]()
         self._nursery: trio.Nursery | None = None
 
     async def run(self) -> Ended:
@@ -214,6 +219,8 @@ class _Execution:
             timed_out=self._timed_out,
             duration=trio.current_time() - began,
             unanswered=tuple(self._unanswered.values()),
+            unused=tuple(self._answers.unused),
+            asked=tuple(self._asked),
         )
 
     async def _read(self) -> None:
@@ -228,6 +235,7 @@ class _Execution:
             async for event in self._run:
                 self._show.event(event)
                 if event.request is not None:
+                    self._asked.append(event.request.id)
                     await self._answer(self._run, event.request.id)
 
     async def _answer(self, run: Run, request_id: str) -> None:

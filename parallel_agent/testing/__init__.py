@@ -13,7 +13,9 @@ from parallel_agent.testing.errors import (
     NondeterminismError,
     ScheduleError,
 )
-from parallel_agent.testing.explore import Exploration, ExplorationError, explore, replay
+from parallel_agent.testing.exploring import Exploration, ExplorationError, explore, replay
+from parallel_agent.testing.races import Race, RaceFinder, watch_races
+from parallel_agent.testing.racing import race_test
 from parallel_agent.testing.schedule import Schedule
 from parallel_agent.testing.steps import Access, Step
 from parallel_agent.testing.trial import Trial, run_once
@@ -25,11 +27,15 @@ __all__ = [
     "Exploration",
     "ExplorationError",
     "NondeterminismError",
+    "Race",
+    "RaceFinder",
     "Schedule",
     "ScheduleError",
     "Step",
     "Trial",
     "explore",
+    "race_test",
     "replay",
     "run_once",
+    "watch_races",
 ]

@@ -19,8 +19,7 @@ import inspect
 import math
 import time
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from typing import Any, Final, Protocol, final
 
 import attrs
@@ -32,11 +31,11 @@ from parallel_agent.activation import Activation
 from parallel_agent.barrier import Policy, Rule
 from parallel_agent.crew import Crew
 from parallel_agent.lifecycle import Status
-from parallel_agent.overlay import State
 from parallel_agent.steering import Gate
 from parallel_agent.testing.errors import DeadlockError, EndlessRunError
-from parallel_agent.testing.steps import EVERY_KEY, Access, Step
-from parallel_agent.testing.waits import caller, describe_wait
+from parallel_agent.testing.steps import Access, Step
+from parallel_agent.testing.waits import describe_wait
+from parallel_agent.testing.watched import watch_state
 from session.event import Event
 
 __all__ = ["Actor", "Chooser", "Controller"]
@@ -77,30 +76,6 @@ class Chooser(Protocol):
         ...
 
 
-class _Watched(State):
-    """State that tells who looks at it, and who writes."""
-
-    __slots__ = ()
-    controller: Controller
-
-    def _visible(self, key: str) -> Any:
-        self.controller.note_access(key, self._lane.branch.name, writes=False)
-        return super()._visible(key)
-
-    def _keys(self) -> dict[str, None]:
-        self.controller.note_access(EVERY_KEY, self._lane.branch.name, writes=False)
-        return super()._keys()
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        # A look as well: an unchanged value is no write. But one access, and not two.
-        with self.controller.noting(key, self._lane.branch.name):
-            super().__setitem__(key, value)
-
-    def contribute(self, key: str, value: Any) -> None:
-        with self.controller.noting(key, self._lane.branch.name):
-            super().contribute(key, value)
-
-
 class _Gate:
     """What the run's events pass."""
 
@@ -121,9 +96,19 @@ class Controller:
         clock: of the trio run, standing still.
         chooser: who decides.
         max_steps: how many steps are a run that never ends.
+        on_access: told of every access to state.
     """
 
-    def __init__(self, clock: MockClock, chooser: Chooser, *, max_steps: int) -> None:
+    inline = True
+
+    def __init__(
+        self,
+        clock: MockClock,
+        chooser: Chooser,
+        *,
+        max_steps: int,
+        on_access: Callable[[Access], None] | None = None,
+    ) -> None:
         """Begin with nothing to steer."""
         self.steps: list[Step] = []
         self.failure: BaseException | None = None
@@ -142,7 +127,8 @@ class Controller:
         self._current: Step | None = None
         self._current_actor: Actor | None = None
         self._touchy: set[Activation] = set()
-        self._state_type = type("State", (_Watched,), {"__slots__": (), "controller": self})
+        self._on_access = on_access
+        self._state_type = watch_state(self.note_access)
 
     # What a run asks: `parallel_agent.steering.Steering`.
 
@@ -185,21 +171,12 @@ class Controller:
         if what == "schedule":
             self._touchy.add(activation)  # what comes after it, too
 
-    def note_access(self, key: str, branch: str | None, *, writes: bool) -> None:
+    def note_access(self, access: Access) -> None:
         """Learn that a state key was looked at."""
-        step = self._current
-        if step is not None:
-            step.accesses.append(Access(key, writes, branch, caller()))
-
-    @contextmanager
-    def noting(self, key: str, branch: str | None) -> Iterator[None]:
-        """Learn that a state key is written in this block."""
-        self.note_access(key, branch, writes=True)
-        step, self._current = self._current, None
-        try:
-            yield
-        finally:
-            self._current = step
+        if self._current is not None:
+            self._current.accesses.append(access)
+        if self._on_access is not None:
+            self._on_access(access)
 
     async def before_emit(self, activation: Activation, event: Event) -> None:
         """Wait until it is the turn of this event."""

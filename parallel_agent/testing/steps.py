@@ -13,6 +13,7 @@ from typing import final
 
 import attrs
 
+from parallel_agent.branch import Branch
 from session.event import Event
 
 __all__ = ["Access", "Step", "dependent"]
@@ -30,12 +31,22 @@ class Access:
         writes: whether it was written.
         branch: the branch that did it; None is the root's.
         where: file and line of the agent's code, as ``file.py:12``; "" if it was the runtime's.
+        seq: the newest event by then.
+        combined: the key has a reducer.
     """
 
     key: str
-    writes: bool
+    writes: bool = attrs.field(kw_only=True)
     branch: str | None
     where: str
+    seq: int = attrs.field(default=0, repr=False)
+    combined: bool = attrs.field(default=False, repr=False)
+    line: Branch = attrs.field(factory=Branch, repr=False, eq=False)
+
+    def describe(self) -> str:
+        """Say what was done, where."""
+        who = "the root branch" if self.branch is None else f"branch {self.branch}"
+        return f"{who} {'writes' if self.writes else 'reads'} it at {self.where or 'its end'}"
 
 
 @final

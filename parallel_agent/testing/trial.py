@@ -24,7 +24,7 @@ from parallel_agent.steering import STEERING
 from parallel_agent.testing.control import Chooser, Controller
 from parallel_agent.testing.errors import DeadlockError, EndlessRunError
 from parallel_agent.testing.schedule import Replayed, Schedule
-from parallel_agent.testing.steps import Step
+from parallel_agent.testing.steps import Access, Step
 from session.content import Content
 from session.event import Event
 
@@ -80,6 +80,7 @@ def run_once(
     make_runner: MakeRunner = Runner,
     max_steps: int = 10_000,
     seed: int = 0,
+    on_access: Callable[[Access], None] | None = None,
 ) -> Trial:
     """Run a tree once, under one schedule.
 
@@ -92,6 +93,7 @@ def run_once(
             numbers; ``functools.partial(Runner, reducers=...)``, for example.
         max_steps: how many steps are a run that never ends.
         seed: of the random numbers that retries draw.
+        on_access: told of every access to state.
 
     Returns what happened, also if the run has failed, did not end within ``max_steps``, or came to
     where nothing could happen any more (``trial.error`` says it).
@@ -104,7 +106,7 @@ def run_once(
         raise RuntimeError(message_)
     chooser = Replayed(schedule) if isinstance(schedule, Schedule) else schedule
     clock = MockClock()
-    controller = Controller(clock, chooser, max_steps=max_steps)
+    controller = Controller(clock, chooser, max_steps=max_steps, on_access=on_access)
     numbers = count(1)
     runner = make_runner(
         make_tree(),

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import CodeType, ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import attrs
 
@@ -25,6 +25,7 @@ __all__ = ["Fault", "Faults", "Site", "instrumented"]
 
 _PACKAGES = ("parallel_agent", "session")
 _LEFT_ALONE = "session.conformance"  # no part of a run
+_NEVER_RETURNS = "suspend"  # `parallel_agent.drive.suspend`: it raises, whatever happens
 
 
 class Fault(Exception):  # noqa: N818  # what it is, not what went wrong
@@ -36,7 +37,8 @@ class Site:
     """A place where the runtime waits. ``before`` and ``after``: whether it may fail there.
 
     Entering and leaving are atomic: what could not be entered is not left, and what is left has
-    been, so the one can fail only before, the other only after.
+    been, so the one can fail only before, the other only after. Nor is there anything after what
+    never returns.
     """
 
     name: str
@@ -89,19 +91,33 @@ class Faults:
         self.reach(site, "after")
         return result
 
+    async def wait_for_nothing(self, site: str, awaitable: Any) -> NoReturn:
+        """Stand before an ``await`` that never returns."""
+        await self.wait(site, awaitable)
+        message = f"{site} has returned"
+        raise AssertionError(message)
+
     def block(self, site: str, manager: Any) -> _Block:
         """Stand around what an ``async with`` enters and leaves."""
         return _Block(self, site, manager)
 
-    async def steps(self, site: str, iterable: Any) -> Any:
+    def steps(self, site: str, iterable: Any) -> _Steps:
         """Stand around the steps of an ``async for``."""
-        iterator = iterable.__aiter__()
-        while True:
-            try:
-                item = await self.wait(site, iterator.__anext__())
-            except StopAsyncIteration:
-                return
-            yield item
+        return _Steps(self, site, iterable.__aiter__())
+
+
+@attrs.define
+class _Steps:
+    # No async generator: a loop that is left early would leave it to the garbage collector.
+    faults: Faults
+    site: str
+    iterator: Any
+
+    def __aiter__(self) -> _Steps:
+        return self
+
+    async def __anext__(self) -> Any:
+        return await self.faults.wait(self.site, self.iterator.__anext__())
 
 
 @attrs.define
@@ -156,15 +172,16 @@ class _Instrument(ast.NodeTransformer):
 
     def visit_Await(self, node: ast.Await) -> ast.Await:
         self.generic_visit(node)
-        method = node.value.func if isinstance(node.value, ast.Call) else None
-        called = method.attr if isinstance(method, ast.Attribute) else ""
+        function = node.value.func if isinstance(node.value, ast.Call) else None
+        called = getattr(function, "attr", getattr(function, "id", ""))
         site = self._site(
             node.value,
             before=called != "__aexit__",
-            after=called != "__aenter__",
+            after=called not in ("__aenter__", _NEVER_RETURNS),
             what="await",
         )
-        node.value = self._call("wait", site, node.value)
+        method = "wait_for_nothing" if called == _NEVER_RETURNS else "wait"
+        node.value = self._call(method, site, node.value)
         return node
 
     def visit_AsyncWith(self, node: ast.AsyncWith) -> ast.AsyncWith:

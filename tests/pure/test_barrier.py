@@ -337,6 +337,12 @@ def test_a_fan_out_of_nothing_has_no_failure(policy: Barrier) -> None:
     assert policy.failure([]) is None
 
 
+@pytest.mark.parametrize("prompt", [None, 3, b"Well?"])
+def test_a_prompt_that_is_no_text_is_refused(prompt: Any) -> None:
+    with pytest.raises(ValueError, match="the prompt of Escalate is text, not"):
+        Escalate(prompt)
+
+
 # What was cut off by a decision from elsewhere.
 
 chosen = st.sets(st.integers(0, 7))

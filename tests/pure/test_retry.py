@@ -226,6 +226,11 @@ def test_a_group_is_worth_it_if_its_own_type_is_given() -> None:
 # -------------------------------------------------------------------------------------- arguments
 
 
+async def ask_somebody(_error: Exception) -> bool:
+    """What cannot be a condition: what a call gives is true, whatever it says."""
+    return False
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -236,6 +241,7 @@ def test_a_group_is_worth_it_if_its_own_type_is_given() -> None:
         ({"initial_delay": -1}, "initial_delay is seconds, 0 or more, not -1"),
         ({"initial_delay": "1"}, "initial_delay is seconds, 0 or more, not '1'"),
         ({"initial_delay": math.nan}, "initial_delay is seconds, 0 or more, not nan"),
+        ({"max_delay": 10**400}, "max_delay is seconds, 0 or more, not 1000"),
         ({"max_delay": math.inf}, "max_delay is seconds, 0 or more, not inf"),
         ({"max_delay": False}, "max_delay is seconds, 0 or more, not False"),
         ({"backoff_factor": 0.5}, "backoff_factor is a number from 1 on, not 0.5"),
@@ -249,6 +255,7 @@ def test_a_group_is_worth_it_if_its_own_type_is_given() -> None:
         ({"on": [ValueError]}, "on is an exception type"),
         ({"on": ValueError()}, "on is an exception type"),
         ({"on": int}, "on is an exception type"),
+        ({"on": ask_somebody}, "on is an exception type"),
     ],
     ids=repr,
 )

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parallel_agent import (
+    ActivationEndedError,
     Agent,
     Event,
     EventActions,
@@ -31,6 +32,7 @@ from parallel_agent import (
     Runner,
     SequentialAgent,
     StateConflictError,
+    StreamClosedError,
     agent,
 )
 from tests.kernel.scripted import check_run
@@ -605,6 +607,64 @@ def test_an_event_on_its_way_when_the_attempt_ends_is_counted() -> None:
 
     ended = run_tree(Runner(attempt, session_service=SlowStore()))
     assert ended.result.state == {"k": 1}
+
+
+@pytest.mark.parametrize("pause", [0, 1])
+@pytest.mark.parametrize("retry", [None, AT_ONCE], ids=["once", "with attempts"])
+def test_what_a_task_of_a_foreign_nursery_takes_along_at_the_end_is_counted(
+    retry: Retry | None, pause: float
+) -> None:
+    outside: list[trio.Nursery] = []
+
+    @agent(retry=retry)
+    async def attempt(ctx: InvocationContext) -> None:
+        async def go_on() -> None:
+            with suppress(ActivationEndedError, StreamClosedError):
+                for number in range(2):
+                    await ctx.emit(f"x{number}")
+
+        outside[0].start_soon(go_on)
+        await trio.sleep(0.5)  # the first is on its way
+        ctx.state["k"] = 1
+        ctx.state.contribute("n", 1)
+
+    async def main() -> Any:
+        async with trio.open_nursery() as nursery:
+            outside[:] = [nursery]
+            runner = Runner(attempt, reducers={"n": "add"}, session_service=SlowStore())
+            async with runner.open() as run:
+                async for _ in run:
+                    await trio.sleep(pause)
+        return run.result.state
+
+    assert trio.run(main, clock=clock_with_horizon()) == {"k": 1, "n": 1}
+
+
+def test_what_a_task_of_a_foreign_nursery_writes_at_the_end_is_recorded_or_refused() -> None:
+    outside: list[trio.Nursery] = []
+    taken = [0]
+
+    @agent
+    async def writing(ctx: InvocationContext) -> None:
+        async def go_on() -> None:
+            with suppress(ActivationEndedError, StreamClosedError):
+                for _ in range(9):
+                    await trio.sleep(0.5)
+                    ctx.state.contribute("n", 1)
+                    taken[0] += 1
+
+        outside[0].start_soon(go_on)
+        ctx.state["k"] = "takes the reader a while"
+
+    async def main() -> Any:
+        async with trio.open_nursery() as nursery:
+            outside[:] = [nursery]
+            async with Runner(writing, reducers={"n": "add"}).open() as run:
+                async for _ in run:
+                    await trio.sleep(1.2)
+        return run.result.state["n"]
+
+    assert trio.run(main, clock=clock_with_horizon()) == taken[0] == 9
 
 
 def test_an_event_on_its_way_when_the_attempt_fails_is_not_counted() -> None:

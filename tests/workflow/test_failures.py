@@ -18,12 +18,16 @@ from hypothesis import strategies as st
 
 from parallel_agent import (
     Agent,
+    Barrier,
+    FailFast,
+    FirstSuccess,
     InvocationContext,
     LoopAgent,
     ParallelAgent,
     Runner,
     SequentialAgent,
     Status,
+    WaitAll,
     agent,
 )
 from tests.workflow.model import Model, Node, build, nodes, watch
@@ -605,3 +609,27 @@ async def test_after_a_failure_the_session_serves_the_next_run(
         ended = await open_and_read(runner, session_id="s")
         assert texts(ended.delivered) == ["said"]
         assert ended.run.statistics().last_seq == 3 * number
+
+
+class EmptyError(Exception):
+    """An error that is a collection, of nothing at the moment."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+class UndecidedError(Exception):
+    """An error that cannot be asked for its truth, as an array cannot."""
+
+    def __bool__(self) -> bool:
+        message = "neither true nor false"
+        raise TypeError(message)
+
+
+@pytest.mark.parametrize("error", [EmptyError(), UndecidedError()], ids=repr)
+@pytest.mark.parametrize("policy", [FailFast(), WaitAll(), FirstSuccess()], ids=repr)
+def test_a_failure_is_one_whatever_its_truth(policy: Barrier, error: Exception) -> None:
+    ended = run_tree(ParallelAgent("p", [leaf("a", 1, error)], barrier=policy))
+    assert error in everything_in(ended.error)
+    assert ended.result.status is Status.FAILED
+    assert ended.outcome("p", "a").error is error

@@ -996,6 +996,12 @@ def test_a_limit_that_is_none_is_refused(limit: Any) -> None:
         RunConfig(max_concurrency=limit)
 
 
+@pytest.mark.parametrize("name", [None, 3, b"gpu"])
+def test_a_name_of_a_limiter_that_is_no_text_is_refused(name: Any) -> None:
+    with pytest.raises(ValueError, match="the name of a limiter is text, not"):
+        Limiter(1, name=name)
+
+
 def test_a_limiter_stands_in_a_tree_as_an_option() -> None:
     shared = Limiter(2, name="gpu")
     made = leaf("a", "x", limiter=shared)

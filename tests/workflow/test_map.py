@@ -321,7 +321,11 @@ def test_a_barrier_that_needs_more_branches_is_refused_and_nothing_starts() -> N
         (lambda ctx: ctx.map(double, [1], max_concurrency=1.0), FanOutError, "not 1.0"),
         (lambda ctx: ctx.fan_out([double], barrier=WaitAll), FanOutError, "barrier is a policy"),
         (lambda ctx: ctx.map_outcomes(double, [], barrier=None), FanOutError, "not None"),
-        (lambda ctx: ctx.map(double, 3), TypeError, "not iterable"),
+        (lambda ctx: ctx.map(double, 3), FanOutError, "map() takes a list"),
+        (lambda ctx: ctx.map(double, "abc"), FanOutError, "not 'abc'"),
+        (lambda ctx: ctx.map(double, {1, 2}), FanOutError, "a set has no order"),
+        (lambda ctx: ctx.fan_out(None), FanOutError, "fan_out() takes a list"),
+        (lambda ctx: ctx.fan_out({double}), FanOutError, "a set has no order"),
         (lambda ctx: ctx.map(double, [1, {2}, {3, "x"}, object()]), UnstorableError, "object"),
     ],
 )

@@ -600,6 +600,48 @@ async def test_an_unknown_branch_is_refused_and_the_running_ones_are_named(
         )
 
 
+@pytest.mark.parametrize(
+    ("to", "hint"),
+    [
+        ("a", "did you mean 'talk.pair@1.a'?"),
+        ("pair@1.a", "did you mean 'talk.pair@1.a'?"),
+        ("item@b", "did you mean 'talk.item@b'?"),
+        ("b", "did you mean 'talk.item@b' or 'talk.other@b'?"),
+        ("pipeline", "'pipeline' runs on the root branch: leave out `to`"),
+        ("talk", "'talk' runs on the root branch: leave out `to`"),
+    ],
+)
+async def test_which_branch_was_meant_is_told(
+    to: str, hint: str, autojump_clock: MockClock
+) -> None:
+    assert (await refused_in_a_pipeline(to)).endswith(f"); {hint}")
+
+
+@pytest.mark.parametrize("to", ["aa", "r@1.a", "talk.item@c", "talk.items@b", "item", "later"])
+async def test_a_name_that_is_only_like_a_running_one_is_no_hint(
+    to: str, autojump_clock: MockClock
+) -> None:
+    """The branch of that name may have ended, and then no other one is meant."""
+    assert (await refused_in_a_pipeline(to)).endswith("talk.pair@1.a)")
+
+
+async def refused_in_a_pipeline(to: str) -> str:
+    """Return what is said of a message to a branch of that name, sent to a run with many."""
+
+    @agent
+    async def talk(ctx: InvocationContext) -> None:
+        async with ctx.open_fan_out() as group:
+            group.start(leaf("item", silent), key="b")
+            group.start(leaf("other", silent), key="b")
+            group.start(ParallelAgent("pair", [leaf("a", silent)]))
+
+    async with Runner(SequentialAgent("pipeline", [talk, leaf("later")])).open() as run:
+        await wait_all_tasks_blocked()
+        with pytest.raises(MessageRefusedError) as refused:
+            await run.send("hello", to=to)
+    return str(refused.value)
+
+
 async def test_of_many_branches_some_are_named(autojump_clock: MockClock) -> None:
     tree = ParallelAgent("fan", [leaf(f"a{number:02}", silent) for number in range(12)])
     async with Runner(tree).open() as run:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -27,6 +27,7 @@ from parallel_agent import (
     InvocationContext,
     LoopAgent,
     MessageRefusedError,
+    MessageTypeError,
     ParallelAgent,
     Quorum,
     QuorumError,
@@ -352,14 +353,16 @@ def test_a_key_that_would_spoil_a_path_is_refused(key: Any) -> None:
 
 
 def test_a_key_is_refused_the_second_time_in_another_block_too() -> None:
+    said = "unique within one activation of 'owner'; 'a' was used for 'worker' before"
+
     async def body(ctx: InvocationContext) -> str:
         async with ctx.open_fan_out() as group:
             group.start(worker, 1, key="a")
-            with pytest.raises(FanOutError, match="was started with the key 'a' already"):
+            with pytest.raises(FanOutError, match=said):
                 group.start(worker, 1, key="a")
             group.start(leaf("other"), key="a")
         async with ctx.open_fan_out() as group:
-            with pytest.raises(FanOutError, match="was started with the key 'a' already"):
+            with pytest.raises(FanOutError, match=said):
                 group.start(worker, 1, key="a")
         return "refused"
 
@@ -442,6 +445,58 @@ def test_a_block_that_is_never_entered_does_nothing() -> None:
     ended = run_tree(owner(body))
     assert ended.result.text == "fine"
     assert len(ended.result.events) == 1
+
+
+def _in_a_plain_with(block: Any) -> None:
+    with block:
+        pass
+
+
+async def _awaited(block: Any) -> None:
+    await block
+
+
+async def _iterated_over(block: Any) -> None:
+    async for _ in block:
+        pass
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda block: block.start(worker, 1),
+        lambda block: block.finished,
+        lambda block: block.handles,
+        lambda block: block.cancel(),
+        _in_a_plain_with,
+        _awaited,
+        _iterated_over,
+    ],
+)
+@pytest.mark.parametrize("is_open", [False, True])
+def test_using_it_without_its_block_says_how_to_open_one(
+    use: Callable[[Any], Awaitable[None] | None], *, is_open: bool
+) -> None:
+    async def body(ctx: InvocationContext) -> str:
+        block = ctx.open_fan_out()
+        async with block if is_open else nullcontext():
+            with pytest.raises(FanOutError) as refused:
+                result = use(block)
+                if result is not None:
+                    await result
+        return str(refused.value)
+
+    assert "`async with ctx.open_fan_out() as group:`" in run_tree(owner(body)).result.text
+
+
+@pytest.mark.parametrize("name", ["strat", "_crew_of", "__deepcopy__"])
+def test_what_no_fan_out_has_is_no_attribute_of_one_that_is_not_open(name: str) -> None:
+    async def body(ctx: InvocationContext) -> str:
+        with pytest.raises(AttributeError, match=f"'OpenFanOut' object has no attribute '{name}'"):
+            getattr(ctx.open_fan_out(), name)
+        return "none"
+
+    assert run_tree(owner(body)).result.text == "none"
 
 
 @pytest.mark.parametrize(
@@ -1175,6 +1230,51 @@ def test_cancelling_what_has_ended_changes_nothing() -> None:
             return [await handle, repr(handle)]
 
     assert run_tree(owner(body)).result.output == [1.0, "<Handle worker@1: completed>"]
+
+
+def test_an_error_that_was_awaited_does_not_hide_the_same_one_of_another_branch() -> None:
+    error = BadItemError("one object")
+
+    async def body(ctx: InvocationContext) -> None:
+        async with ctx.open_fan_out(barrier=WaitAll()) as group:
+            first = group.start(leaf("first", 1, error))
+            group.start(leaf("second", 2, error))
+            with pytest.raises(BadItemError):
+                await first
+
+    ended = run_tree(owner(body))
+    assert isinstance(ended.error, ExceptionGroup)
+    assert ended.error.exceptions == (error,)
+
+
+def test_a_branch_that_fails_with_what_it_awaited_of_another_has_failed() -> None:
+    async def body(ctx: InvocationContext) -> None:
+        async with ctx.open_fan_out(barrier=WaitAll()) as group:
+            first = group.start(worker, -1)
+
+            async def wait_for_it(_ctx: InvocationContext) -> Any:
+                return await first
+
+            group.start(owner(wait_for_it, "second"))
+
+    ended = run_tree(owner(body))
+    assert isinstance(ended.error, ExceptionGroup)
+    assert [type(error) for error in ended.error.exceptions] == [BadItemError]
+
+
+@pytest.mark.parametrize("what", ["handle", "group"])
+@pytest.mark.parametrize("reason", [None, 3, ["enough"]])
+def test_a_reason_that_is_no_text_is_refused_and_nothing_is_cancelled(
+    what: str, reason: Any
+) -> None:
+    async def body(ctx: InvocationContext) -> Any:
+        async with ctx.open_fan_out() as group:
+            handle = group.start(worker, 1)
+            with pytest.raises(MessageTypeError, match="the reason of a cancellation is text, not"):
+                (handle if what == "handle" else group).cancel(reason)
+            return await handle
+
+    assert run_tree(owner(body)).result.output == 1.0
 
 
 def test_cancelling_all_lets_more_start() -> None:

@@ -500,8 +500,8 @@ def test_a_policy_that_fails_itself_ends_the_fan_out_and_hides_nothing() -> None
 
     diary: Diary = []
     ended = run_tree(fan(Broken(0), leaf("a", 1, "x"), loser("b", "returns", diary)))
-    assert isinstance(ended.error, ExceptionGroup)
-    assert {type(error) for error in ended.error.exceptions} == {ZeroDivisionError}
+    assert isinstance(ended.error, ZeroDivisionError)
+    assert statuses(ended) == ["completed", "cancelled"]
     assert diary == ["b has cleaned up"]
 
 
@@ -968,3 +968,76 @@ def test_a_race_is_over_although_a_branch_waits_for_a_person() -> None:
     outer = ParallelAgent("outer", [inner, leaf("b", 3, "x")], barrier=FirstSuccess())
     ended = with_person(outer, config=RunConfig(on_wait="suspend"))
     assert (ended.result.status, ended.result.output) == (Status.COMPLETED, {"b": "x"})
+
+
+# ----------------------------------------------------------------------- a policy that is broken
+
+
+class Broken(Barrier):
+    """Answers what it is told to, or raises it."""
+
+    def __init__(self, *, on_outcome: Any = Verdict.GO_ON, failure: Any = None) -> None:
+        self._answers = {"on_outcome": on_outcome, "failure": failure}
+
+    def _answer(self, method: str) -> Any:
+        answer = self._answers[method]
+        if isinstance(answer, KeyError):
+            raise answer
+        return answer
+
+    def on_outcome(self, outcome: Outcome, tally: Tally) -> Verdict:  # noqa: ARG002  # the same to all
+        return self._answer("on_outcome")  # type: ignore[no-any-return]  # whatever it is
+
+    def failure(self, outcomes: Sequence[Outcome]) -> BaseException | None:  # noqa: ARG002  # as above
+        return self._answer("failure")  # type: ignore[no-any-return]  # as above
+
+    def __repr__(self) -> str:
+        return "Broken()"
+
+
+def in_a_block(policy: Barrier, members: Sequence[Agent]) -> Agent:
+    @agent(name="fan")
+    async def run(ctx: InvocationContext) -> None:
+        async with ctx.open_fan_out(barrier=policy) as group:
+            for member in members:
+                group.start(member)
+            await trio.sleep(99)
+
+    return run
+
+
+@pytest.mark.parametrize("make", [lambda policy, members: fan(policy, *members), in_a_block])
+def test_a_policy_that_raises_ends_the_others_and_loses_no_failure(
+    make: Callable[[Barrier, Sequence[Agent]], Agent],
+) -> None:
+    wrong = KeyError("in the policy")
+    members = [leaf("a", 1, ValueError("a")), leaf("b", 9)]
+    ended = run_tree(make(Broken(on_outcome=wrong), members))
+    assert (ended.error, ended.time) == (wrong, 1)
+    assert statuses(ended) == ["failed", "cancelled"]
+    assert any("ValueError: a" in note for note in wrong.__notes__)
+
+
+def test_a_policy_that_raises_when_all_have_ended_loses_no_failure() -> None:
+    wrong = KeyError("in the policy")
+    ended = run_tree(fan(Broken(failure=wrong), leaf("a", 1, ValueError("a")), leaf("b", 9)))
+    assert (ended.error, ended.time) == (wrong, 9)
+    assert statuses(ended) == ["failed", "completed"]
+    assert any("ValueError: a" in note for note in wrong.__notes__)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"on_outcome": None}, "on_outcome() returned None; a Verdict is needed"),
+        ({"on_outcome": "go on"}, "on_outcome() returned 'go on'; a Verdict is needed"),
+        ({"failure": "lost"}, "failure() returned 'lost'; an exception or None is needed"),
+        ({"failure": ValueError}, "failure() returned <class 'ValueError'>; an exception or None"),
+    ],
+)
+def test_what_a_policy_must_not_answer_is_refused_and_the_policy_named(
+    options: dict[str, Any], said: str
+) -> None:
+    ended = run_tree(fan(Broken(**options), leaf("a", "x")))
+    assert isinstance(ended.error, FanOutError)
+    assert f"Broken().{said}" in str(ended.error)

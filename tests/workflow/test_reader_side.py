@@ -14,6 +14,7 @@ from parallel_agent import (
     Agent,
     Event,
     InvocationContext,
+    MessageTypeError,
     ParallelAgent,
     ReadError,
     RunEndedError,
@@ -331,3 +332,24 @@ async def test_a_run_has_one_reader_however_it_reads(autojump_clock: MockClock) 
         for read in (run.collect, run.only().__anext__, lambda: run.wait_for(says("x"))):
             with pytest.raises(ReadError, match="a run has one reader"):
                 await read()
+
+
+@pytest.mark.parametrize("reason", [None, 3, ["enough"]])
+async def test_a_run_is_cancelled_for_a_reason_that_is_text_or_not_at_all(
+    reason: Any, autojump_clock: MockClock
+) -> None:
+    async with Runner(leaf("a", 1, "x")).open("hi") as run:
+        with pytest.raises(MessageTypeError, match="the reason of a cancellation is text, not"):
+            run.cancel(reason)
+        await run.collect()
+    assert run.result.status == "completed"
+
+
+@pytest.mark.parametrize("name", ["nobody", None, [1], {}])
+async def test_outcomes_of_what_is_no_fan_out_are_a_key_error_that_lists_what_there_is(
+    name: Any, autojump_clock: MockClock
+) -> None:
+    async with Runner(ParallelAgent("fan", [leaf("a")])).open("hi") as run:
+        await run.collect()
+    with pytest.raises(KeyError, match="ended: fan"):
+        run.outcomes(name)

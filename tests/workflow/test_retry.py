@@ -314,6 +314,17 @@ def test_only_what_is_worth_it_is_tried_again(error: Exception, on: Any, attempt
     assert _raising(error, on) == attempts
 
 
+def test_a_condition_that_raises_does_not_lose_what_it_was_asked_about() -> None:
+    wrong, failure = KeyError("in the condition"), ValueError("the agent's")
+
+    def on(_error: Exception) -> bool:
+        raise wrong
+
+    ended = run_tree(leaf("a", failure, retry=Retry(3, initial_delay=0, on=on)))
+    assert ended.error is wrong
+    assert wrong.__cause__ is failure
+
+
 def test_by_default_a_mistake_in_the_code_is_not_tried_again() -> None:
     diary = Diary()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import trio
@@ -313,16 +313,18 @@ def test_the_count_is_of_a_chain_and_not_of_a_run() -> None:
 
 # ----------------------------------------------------------------------------------- refusals
 
+OF_THE_TREE: Final = " (only agents of the tree count, not those that are started at run time)"
+
 
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("nobody", "agent 'a' cannot transfer to 'nobody': no agent has that name"),
-        ("", "agent 'a' cannot transfer to '': no agent has that name"),
+        ("nobody", f"agent 'a' cannot transfer to 'nobody': no agent has that name{OF_THE_TREE}"),
+        ("", f"agent 'a' cannot transfer to '': no agent has that name{OF_THE_TREE}"),
         ("a", "agent 'a' cannot transfer to itself"),
         ("s", "agent 'a' cannot transfer to 's', which stands above it"),
         ("p", "agent 'a' cannot transfer to 'p', which stands above it"),
-        ("user", "agent 'a' cannot transfer to 'user': no agent has that name"),
+        ("user", f"agent 'a' cannot transfer to 'user': no agent has that name{OF_THE_TREE}"),
     ],
 )
 def test_a_bad_target_is_refused_at_the_yield_and_nothing_is_recorded(
@@ -344,6 +346,23 @@ def test_a_bad_target_is_refused_at_the_yield_and_nothing_is_recorded(
     assert ended.error is None
     assert texts(ended.result.events) == ["went on"]
     assert dict(ended.result.events[0].state_delta) == {"k": 1}
+
+
+@pytest.mark.parametrize(
+    ("target", "meant"),
+    [("biling", "billing"), ("Desk", "desk"), ("head", "head_of_all"), ("suport", "support")],
+)
+def test_a_name_that_is_nearly_one_of_the_tree_is_told(target: str, meant: str) -> None:
+    """One of the agent's own tree, or of a tree around it, if it was started at run time."""
+
+    @agent
+    async def forks(ctx: InvocationContext) -> None:
+        await ctx.map(SequentialAgent("desk", [handing("a", target), leaf("support")]), [1])
+
+    ended = run_tree(SequentialAgent("head_of_all", [forks, leaf("billing")]))
+    assert str(ended.error) == (
+        f"agent 'a' cannot transfer to {target!r}: no agent has that name; did you mean {meant!r}?"
+    )
 
 
 def test_a_refusal_that_nobody_catches_fails_the_agent() -> None:

@@ -19,6 +19,7 @@ from parallel_agent.run import Run
 from parallel_agent.runner import Runner
 from parallel_agent.testing.diagram import draw
 from parallel_agent.testing.errors import ScheduleError
+from parallel_agent.testing.races import Observed, Race
 from parallel_agent.testing.schedule import AtRandom, ByPriority, Schedule
 from parallel_agent.testing.search import RedundantError, Search
 from parallel_agent.testing.trial import MakeRunner, MakeTree, Trial, run_once
@@ -43,6 +44,7 @@ class Exploration:
         bound: what has stopped it, if something did: ``"max_schedules"``.
         seed: where the random ones came from.
         redundant: how many were given up, because what was left made no difference.
+        races: what was found; see `parallel_agent.testing.races`.
     """
 
     schedules: int
@@ -50,6 +52,7 @@ class Exploration:
     bound: str | None
     seed: int
     redundant: int = 0
+    races: tuple[Race, ...] = ()
 
 
 class ExplorationError(AssertionError):
@@ -58,13 +61,17 @@ class ExplorationError(AssertionError):
     Attributes:
         trial: the run in which it did, under the shortest schedule that was found.
         explored: how many schedules had passed before.
+        races: what was found by then.
     """
 
-    def __init__(self, error: BaseException, trial: Trial, explored: int) -> None:
+    def __init__(
+        self, error: BaseException, trial: Trial, explored: int, races: tuple[Race, ...] = ()
+    ) -> None:
         """``error`` is what the check, or the run, raised."""
         self.trial = trial
         self.explored = explored
         self.error = error
+        self.races = races
         super().__init__(str(self))
 
     def __str__(self) -> str:
@@ -75,7 +82,7 @@ class ExplorationError(AssertionError):
             f"schedule: {choices}\n"
             f"to replay: replay(make_tree, check, Schedule({choices}))\n\n"
             f"{draw(self.trial.steps)}"
-        )
+        ) + "".join(f"\n\n{race}" for race in self.races)
 
 
 @final
@@ -91,6 +98,7 @@ class _Plan:
     make_runner: MakeRunner
     max_steps: int
     seed: int
+    observed: Observed = attrs.field(factory=Observed)
 
     def run(self, schedule: Schedule | AtRandom | ByPriority | Search) -> Trial:
         return run_once(
@@ -101,6 +109,7 @@ class _Plan:
             make_runner=self.make_runner,
             max_steps=self.max_steps,
             seed=self.seed,
+            on_access=self.observed.begin(),
         )
 
     def judge(self, trial: Trial) -> BaseException | None:
@@ -166,7 +175,14 @@ def explore(
         _demand(plan, trial, passed)
         passed += 1
     if search.exhausted:
-        return Exploration(passed, exhausted=True, bound=None, seed=seed, redundant=redundant)
+        return Exploration(
+            passed,
+            exhausted=True,
+            bound=None,
+            seed=seed,
+            redundant=redundant,
+            races=plan.observed.races(),
+        )
     seen: set[Schedule] = set()
     for number in range(max_schedules - passed):
         random = Random(f"{seed} {number}")  # noqa: S311  # a schedule is no secret
@@ -176,7 +192,12 @@ def explore(
         _demand(plan, trial, passed + len(seen))
         seen.add(trial.schedule)
     return Exploration(
-        passed + len(seen), exhausted=False, bound="max_schedules", seed=seed, redundant=redundant
+        passed + len(seen),
+        exhausted=False,
+        bound="max_schedules",
+        seed=seed,
+        redundant=redundant,
+        races=plan.observed.races(),
     )
 
 
@@ -199,10 +220,12 @@ def _systematically(plan: _Plan, search: Search, budget: int) -> Iterator[Trial 
 
 
 def _demand(plan: _Plan, trial: Trial, passed: int) -> None:
+    plan.observed.end(trial)
     error = plan.judge(trial)
     if error is not None:
+        races = plan.observed.races()
         trial, error = _shorten(plan, trial, error)
-        raise ExplorationError(error, trial, passed) from error
+        raise ExplorationError(error, trial, passed, races) from error
 
 
 def _shorten(plan: _Plan, trial: Trial, error: BaseException) -> tuple[Trial, BaseException]:

@@ -1,0 +1,87 @@
+"""For pytest: a fixture that explores, with options from a marker and the command line.
+
+::
+
+    @pytest.mark.explore(max_schedules=200)
+    def test_no_update_is_lost(explore):
+        explore(make_tree, check)
+
+The fixture is `parallel_agent.testing.explore` with the marker's options as defaults. A failure
+shows the schedule and the diagram in a section of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from parallel_agent.testing.exploring import Exploration
+
+__all__ = ["explore"]
+
+# pytest loads this file in every project of the environment. So it imports nothing of ours until
+# a test asks for it.
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options."""
+    group = parser.getgroup("parallel-agent", "exploring schedules")
+    group.addoption(
+        "--explore-schedules",
+        type=int,
+        metavar="N",
+        help="run so many schedules in tests that use the `explore` fixture",
+    )
+    group.addoption(
+        "--explore-seed", type=int, metavar="N", help="where random schedules come from"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line(
+        "markers", "explore(**options): defaults for the `explore` fixture; see its docstring"
+    )
+
+
+@pytest.fixture
+def explore(request: pytest.FixtureRequest) -> Callable[..., Exploration]:
+    """`parallel_agent.testing.explore`, with the options of ``@pytest.mark.explore(...)``.
+
+    ``--explore-schedules`` and ``--explore-seed`` come before both.
+    """
+    from parallel_agent.testing.exploring import explore as explore_schedules
+
+    options: dict[str, Any] = {}
+    for marker in reversed(list(request.node.iter_markers("explore"))):
+        options.update(marker.kwargs)
+    given = {
+        "max_schedules": request.config.getoption("--explore-schedules"),
+        "seed": request.config.getoption("--explore-seed"),
+    }
+    forced = {name: value for name, value in given.items() if value is not None}
+
+    @functools.wraps(explore_schedules)
+    def run(*args: Any, **kwargs: Any) -> Exploration:
+        return explore_schedules(*args, **{**options, **kwargs, **forced})
+
+    return run
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,  # noqa: ARG001  # named by pytest
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the schedule of a failure."""
+    report = yield
+    exploring = sys.modules.get("parallel_agent.testing.exploring")
+    error = None if call.excinfo is None else call.excinfo.value
+    if exploring is not None and isinstance(error, exploring.ExplorationError):
+        report.sections.append(("failing schedule", str(error)))
+    return report
