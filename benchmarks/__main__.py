@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Final
 import attrs
 
 from benchmarks.dynamic import dynamic, mapped
+from benchmarks.exploring import exploring
 from benchmarks.imports import imports
 from benchmarks.measure import FULL, QUICK, Row, Sizes, machine
 from benchmarks.scaling import branches, depth, first_event, history
@@ -31,6 +33,7 @@ BENCHMARKS: Final[Mapping[str, Callable[[Sizes], Iterator[Row]]]] = MappingProxy
         "many": many,
         "dynamic": dynamic,
         "mapped": mapped,
+        "exploring": exploring,
         "import": imports,
     }
 )
@@ -106,6 +109,8 @@ def table(
 
 def number(value: float) -> str:
     """Return three significant figures, as people write them."""
+    if math.isinf(value):
+        return "more"
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

@@ -54,6 +54,7 @@ class Sizes:
     wide: int = 10_000
     many: int = 100_000
     imports: int = 15
+    schedules: int = 5_000
 
 
 FULL = Sizes()
@@ -64,6 +65,7 @@ QUICK = Sizes(
     depth=(1, 100),
     branches=(10, 1, 1_000),
     imports=5,
+    schedules=300,
 )
 """The same questions in less time: fewer rounds, fewer cases."""
 

@@ -25,6 +25,7 @@ TINY: Final = Sizes(
     wide=5,
     many=7,
     imports=1,
+    schedules=4,
 )
 
 # Starts processes, which takes a while: left to a test of its own.
