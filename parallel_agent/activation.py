@@ -364,7 +364,7 @@ class Activation:
 
         Called before anything that must see them: a child's start, the activation's end.
         """
-        while self.state.pending:  # a foreign task may write while that waits
+        if self.state.pending:
             await self.emit(Event())
         await self.fence()
 

@@ -223,6 +223,11 @@ class Agent:
         """What its input must be; None if it takes any, or none."""
         return None
 
+    @property
+    def needs_input(self) -> bool:
+        """Whether it cannot do without an input."""
+        return self.input_schema is not None
+
     def with_options(self, *, name: str | None = None, **options: Unpack[AgentOptions]) -> Self:
         """Return a copy with some options changed. This agent stays as it is.
 

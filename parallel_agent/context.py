@@ -11,7 +11,7 @@ from parallel_agent.activation import NO_INPUT, Activation
 from parallel_agent.barrier import Barrier, BestEffort, FailFast, Outcome
 from parallel_agent.errors import FanOutError, TreeError
 from parallel_agent.history import visible_events
-from parallel_agent.inputs import checked_input, checked_items, to_json
+from parallel_agent.inputs import checked_input, checked_items, given_input
 from parallel_agent.invocation import RunConfig
 from parallel_agent.lifecycle import Status
 from parallel_agent.overlay import State
@@ -233,7 +233,7 @@ class InvocationContext:
         activation = self._running()
         check_runnable(agent, "run_agent")
         child: Activation = await activation.invocation.engine.run_child(
-            activation, agent, count=True, input=_plain(input)
+            activation, agent, count=True, input=given_input(input, agent.name)
         )
         return child.output
 
@@ -256,7 +256,7 @@ class InvocationContext:
         activation = self._running()
         check_runnable(agent, "open_agent")
         opened: OpenAgent = activation.invocation.engine.open_agent(
-            activation, agent, _plain(input)
+            activation, agent, given_input(input, agent.name)
         )
         return opened
 
@@ -297,11 +297,11 @@ class InvocationContext:
         See `map`; what is raised is for ``barrier`` to say, by default nothing.
         """
         check_runnable(agent, "map")
-        return await self.fan_out(
-            [(agent, item) for item in checked_items(items, "map")],
-            barrier=barrier,
-            max_concurrency=max_concurrency,
-        )
+        given = [
+            (agent, given_input(item, agent.name, "items", position))
+            for position, item in enumerate(checked_items(items, "map"))
+        ]
+        return await self._fork(given, barrier, max_concurrency)
 
     async def fan_out(
         self,
@@ -319,19 +319,25 @@ class InvocationContext:
             max_concurrency: how many run at a time; None is all.
 
         Raises:
+            UnstorableError: an input has no JSON form; nothing was started.
             FanOutError: ``barrier`` needs more branches than there are.
             BaseException: as ``barrier`` chooses.
         """
-        activation = self._running()
-        engine = activation.invocation.engine
         given: list[tuple[Agent, Any]] = []
-        for task in checked_items(tasks, "fan_out"):
+        for position, task in enumerate(checked_items(tasks, "fan_out")):
             pair = task if isinstance(task, tuple) else (task, NO_INPUT)
             if len(pair) != 2:  # noqa: PLR2004  # a pair
                 message = f"fan_out() takes agents, and pairs of an agent and its input, not {task}"
                 raise FanOutError(message)
             check_runnable(pair[0], "fan_out")
-            given.append((pair[0], _plain(pair[1])))
+            given.append((pair[0], given_input(pair[1], pair[0].name, "tasks", position)))
+        return await self._fork(given, barrier, max_concurrency)
+
+    async def _fork(
+        self, given: list[tuple[Agent, Any]], barrier: Barrier, max_concurrency: int | None
+    ) -> list[Outcome]:
+        activation = self._running()
+        engine = activation.invocation.engine
         outcomes: list[Outcome] = await engine.fan_out(
             activation,
             [engine.task(agent, item, activation.next_number(agent.name)) for agent, item in given],
@@ -425,12 +431,13 @@ class InvocationContext:
                 anything with pydantic's ``model_validate``. The answer is structured to it,
                 strictly. None takes any JSON value.
             timeout: seconds to wait, once the question has been read; None is for ever.
-            default: the answer when time is over, or nobody can see the question.
+            default: the answer when time is over, or nobody can see the question, or answer it.
 
         Raises:
             AgentTimeoutError: time is over, and there is no default.
-            RequestError: the question is none; or a plugin, or an agent that reads the events
-                of this one, has dropped it, and there is no default.
+            RequestError: the question is none; or there is no default, and a plugin, or an
+                agent that reads the events of this one, has dropped it, or the run is
+                `Runner.run`'s, in which nobody can answer.
             SchemaTypeError: there is no telling what fits ``schema``.
             trio.Cancelled: nobody has answered, and the run is to be suspended
                 (``RunConfig(on_wait="suspend")``).
@@ -465,10 +472,6 @@ def check_runnable(agent: object, what: str) -> None:
         hint = "; make it one with @agent" if callable(agent) else ""
         message = f"what {what}() was given is no agent but {agent!r:.80}{hint}"
         raise TreeError(message)
-
-
-def _plain(input: Any) -> Any:
-    return input if input is NO_INPUT else to_json(input)
 
 
 def _limit(max_concurrency: int | None) -> int | None:

@@ -227,7 +227,7 @@ class Crew:
         with trio.CancelScope() as scope:
             self._asking[child] = scope
             try:
-                how, answer = await ask(owner, prompt, CHOICES)
+                how, answer = await ask(owner, prompt, CHOICES, failed=child.place)
             except (trio.Cancelled, RunEndedError):
                 pass  # whoever cancelled is about to join: the failure is an outcome
             except Exception as exc:  # noqa: BLE001  # a plugin's, say: nobody has been asked
@@ -245,7 +245,7 @@ class Crew:
             again = self._adopt(child.agent, child.place.again(), child.lane, child.input)
             again.entrance = child.entrance
             return again, Verdict.GO_ON, outcome
-        if answer == "abort" or how == "dropped":  # nobody was asked: nobody has excused it
+        if answer == "abort" or how in ("dropped", "nobody"):  # nobody has excused it
             return None, Verdict.CANCEL_REST, outcome
         self._excused.add(outcome.path)
         return None, Verdict.GO_ON, outcome
@@ -323,6 +323,18 @@ class Crew:
         Raises:
             BaseException: the failure, if there is one; not of the paths that were ``handled``.
         """
+        try:
+            await self._answer(outcomes, handled)
+        finally:
+            self.let_questions_go(outcomes)
+
+    def let_questions_go(self, outcomes: list[Outcome]) -> None:
+        """Forget what branches that wait have asked, unless the owner ends as waiting, too."""
+        left = [outcome.path for outcome in outcomes if outcome.status is Status.WAITING]
+        if left and not self.owner.suspended:
+            self.owner.invocation.requests.let_go(left)
+
+    async def _answer(self, outcomes: list[Outcome], handled: AbstractSet[str]) -> None:
         owner = self.owner
         interrupt: BaseException | None = None
         try:

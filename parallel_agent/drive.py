@@ -26,6 +26,7 @@ from parallel_agent.errors import (
     RunEndedError,
     StreamClosedError,
     holds,
+    note_asyncio,
     note_origin,
     note_plugin,
 )
@@ -232,6 +233,7 @@ async def _note_failure(activation: Activation, failure: BaseException) -> None:
     else:
         activation.own = await failed_of_itself(activation, failure)
         note_origin(failure, activation.place.path)
+        note_asyncio(failure)
     activation.error = failure
 
 

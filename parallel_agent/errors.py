@@ -279,6 +279,22 @@ def note_origin(error: BaseException, path: str) -> None:
     _set_notes(error, [*kept, f"{_OUR_NOTES[0]}{path}"])
 
 
+def note_asyncio(error: BaseException) -> None:
+    """Note on what asyncio raises without a loop of its own that agents run on trio."""
+    for leaf in _leaves(error):
+        if type(leaf) is AttributeError:  # asyncio.Event, Lock, Queue, ... ask the loop for that
+            is_asyncios = leaf.name == "create_future" and leaf.obj is None
+        else:
+            is_asyncios = type(leaf) is RuntimeError and _said(leaf) == "no running event loop"
+        if is_asyncios and _ON_TRIO not in _notes(leaf):
+            _set_notes(leaf, [*_notes(leaf), _ON_TRIO])
+
+
+_ON_TRIO: Final = (
+    "agents run on trio, not on asyncio: use trio.sleep, trio.Event, trio.to_thread.run_sync, ..."
+)
+
+
 def note_other(error: BaseException, path: str, other: BaseException) -> None:
     """Note on ``error`` that ``other`` was raised at ``path`` while ``error`` is the one raised."""
     summary = f"{type(other).__name__}: {_short(other)}"

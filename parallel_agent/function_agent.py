@@ -21,7 +21,7 @@ import trio
 from parallel_agent.agent import Agent, AgentOptions
 from parallel_agent.context import InvocationContext, activation_of
 from parallel_agent.errors import AgentFunctionError
-from parallel_agent.schema import Schema
+from parallel_agent.schema import Schema, SchemaTypeError
 from session.content import Content
 from session.event import Event
 
@@ -49,11 +49,19 @@ class _Input:
     def __init__(self, function: Callable[..., Any], parameter: inspect.Parameter) -> None:
         self._function = function
         self._parameter = parameter
+        self.is_needed: bool = parameter.default is parameter.empty
         self._schema: Schema[Any] | None = None
         # Now, if that is possible: a wrong annotation is best refused where it is written. A name
         # that is defined further down in the module is not there yet, though.
-        with suppress(NameError):
-            self.schema()
+        try:
+            with suppress(NameError):
+                self.schema()
+        except SchemaTypeError as exc:
+            if self.is_needed:
+                raise
+            hint = f"if {parameter.name!r} is no input, make it keyword-only: put `*,` before it"
+            message = f"{exc}; {hint}"
+            raise SchemaTypeError(message) from None
 
     def schema(self) -> Schema[Any]:
         """Return what the input must be. Resolved once."""
@@ -98,7 +106,7 @@ class FunctionAgent(Agent):
 
     @property
     def input_schema(self) -> Schema[Any] | None:
-        """What the function's second argument must be; None if it has none."""
+        """What the function's second argument must be; None if that is no input."""
         try:
             return None if self._input is None else self._input.schema()
         except NameError as exc:
@@ -108,9 +116,16 @@ class FunctionAgent(Agent):
             )
             raise AgentFunctionError(message) from None
 
+    @property
+    def needs_input(self) -> bool:
+        """Whether the function has no default to work on."""
+        return self._input is not None and self._input.is_needed
+
     def run(self, ctx: InvocationContext) -> Any:
         """Call the function."""
-        arguments = (ctx,) if self._input is None else (ctx, ctx.input)
+        takes = self._input
+        is_given = takes is not None and (takes.is_needed or activation_of(ctx).has_input)
+        arguments = (ctx, ctx.input) if is_given else (ctx,)
         return self._run_in_thread(arguments) if self._in_thread else self._function(*arguments)
 
     async def _run_in_thread(self, arguments: tuple[Any, ...]) -> Any:
@@ -160,8 +175,10 @@ def agent(
 
     Args:
         function: takes the context; an async generator function, a coroutine function or a
-            plain function. One that needs a second argument is given the agent's input,
-            structured strictly to that argument's annotation; see `InvocationContext.input`.
+            plain function. Its second positional parameter is the agent's input, structured
+            strictly to the annotation; see `InvocationContext.input`. With a default, it is an
+            input only if it is annotated, and the default stands if none was given:
+            ``lambda ctx, i=i: ...`` takes none. Keyword-only parameters never are the input.
         name: by default the function's own.
         description: by default the first line of its docstring.
         abandon_on_cancel: do not wait for a plain function's thread when the run is cancelled.
@@ -206,7 +223,7 @@ def _unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _input_of(function: object) -> _Input | None:
-    """Return what a function wants beside the context; None if that is nothing."""
+    """Return what a function takes beside the context; None if that is nothing."""
     if not callable(function) or isinstance(function, type):
         return None
     try:
@@ -214,14 +231,17 @@ def _input_of(function: object) -> _Input | None:
         signature.bind(None, None)
     except (TypeError, ValueError):
         return None
-    # With a default, or `*args`, it does well without: `lambda ctx, i=i: ...` takes no input.
-    required = [
+    positional = [
         parameter
         for parameter in signature.parameters.values()
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        and parameter.default is parameter.empty
     ]
-    return _Input(function, required[1]) if len(required) > 1 else None
+    if len(positional) < 2:  # noqa: PLR2004  # the context, and an input
+        return None
+    second = positional[1]
+    # `lambda ctx, i=i: ...` keeps a loop's variable, and takes no input.
+    is_input = second.default is second.empty or second.annotation is not second.empty
+    return _Input(function, second) if is_input else None
 
 
 def _check_parameters(function: Callable[..., Any], *, with_input: bool) -> None:

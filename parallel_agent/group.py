@@ -27,7 +27,7 @@ from parallel_agent.barrier import Barrier, Outcome
 from parallel_agent.crew import Crew, Task, note_trouble
 from parallel_agent.drive import pass_on, raise_unless_left_open, suspend
 from parallel_agent.errors import BranchCancelledError, FanOutError, RunEndedError, note_other
-from parallel_agent.inputs import to_json
+from parallel_agent.inputs import given_input
 from parallel_agent.judge import after_cancellation, split_cancellation
 from parallel_agent.lifecycle import Status, checked_reason
 from parallel_agent.limiter import Entrance, Limiter, Slots
@@ -163,7 +163,7 @@ class FanOut:
         if not self._open:
             message = f"the fan-out of {owner.agent.name!r} has ended; start branches in its block"
             raise FanOutError(message)
-        plain = input if input is NO_INPUT else to_json(input)
+        plain = given_input(input, agent.name)
         number = owner.next_number(agent.name) if key is None else self._checked_key(agent, key)
         task = Task(agent, plain, number)
         child = self._crew.fork(task)
@@ -356,6 +356,7 @@ class OpenFanOut:
             return False
         crew.owner.slots.stay_aside()
         note_trouble(failure, await crew.record(outcomes))
+        crew.let_questions_go(outcomes)
         for outcome in outcomes:
             if outcome.error is not None and outcome.error is not failure:
                 note_other(failure, outcome.path, outcome.error)

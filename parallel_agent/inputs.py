@@ -15,12 +15,12 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from parallel_agent.activation import Activation
+from parallel_agent.activation import NO_INPUT, Activation
 from parallel_agent.errors import FanOutError, InputError
 from parallel_agent.schema import Schema, SchemaError, SchemaTypeError
 from session.state import UnstorableError, freeze, no_json_form
 
-__all__ = ["checked_input", "checked_items", "to_json"]
+__all__ = ["checked_input", "checked_items", "given_input", "to_json"]
 
 T = TypeVar("T")
 
@@ -88,6 +88,29 @@ def _schema_of(kind: Any) -> Schema[Any]:
     return Schema(kind)
 
 
+def given_input(value: Any, agent: str, items: str = "", position: int = 0) -> Any:
+    """Return what the agent of that name is given as JSON; `NO_INPUT` as it is.
+
+    ``items`` and ``position`` say where the value was found.
+
+    Raises:
+        UnstorableError: it has no JSON form; agent, item and path are named.
+    """
+    if value is NO_INPUT:
+        return value
+    try:
+        return to_json(value)
+    except UnstorableError as error:
+        whose = f"the input of agent {agent!r}"
+        found = f"{items}[{position}], {whose}," if items else whose
+        why = str(error)
+        kind, said, more = error.why.partition(" has no JSON form")
+        if said and not error.path:  # it is about to be said
+            why = more.removeprefix(": ") or f"it is {kind}"
+        message = f"{found} has no JSON form: {why}"
+        raise UnstorableError("", message) from None
+
+
 def checked_input(activation: Activation) -> Any:
     """Return an activation's input as its agent wants it.
 
@@ -101,6 +124,8 @@ def checked_input(activation: Activation) -> Any:
     place = activation.place
     where = place.path if place.branch is None else f"{place.path} on branch {place.branch}"
     if activation.input is None and not activation.has_input:
+        if not agent.needs_input:
+            return None
         message = (
             f"agent {agent.name!r} ({where}) takes an input, and was given none: run it with "
             f"ctx.run_agent({agent.name}, input), ctx.map or ctx.fan_out"

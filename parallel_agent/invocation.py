@@ -163,6 +163,7 @@ class Invocation:
     requests: Any  # of `parallel_agent.questions`, which stands above
     steering: Steering | None
     gate: Gate | None  # the plugins, if they look at events, and what steers
+    attended: bool = True  # somebody holds the run, and can answer questions
     limiter: Limiter | None = None
     counts: Counts = attrs.field(factory=Counts)
     outcomes: dict[str, tuple[Outcome, ...]] = attrs.Factory(dict[str, tuple[Outcome, ...]])

@@ -51,6 +51,8 @@ async def perform(activation: Activation) -> None:
         await _drive(activation, agent.run(ctx))  # type: ignore[arg-type]  # told apart by _kind
     else:
         await _run_coroutine(activation, ctx)
+    if activation.invocation.steering is not None:
+        activation.invocation.steering.note(activation, "returned")
     await _hand_over(activation)
     extra: Content | Event | str | None = None
     if plugins.after_agent:

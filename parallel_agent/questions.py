@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from typing import Any, Final, Literal, TypeAlias, final
 
 import attrs
@@ -19,8 +20,10 @@ import trio
 from trio.lowlevel import ParkingLot, enable_ki_protection
 
 from parallel_agent.activation import Activation
+from parallel_agent.branch import Place
 from parallel_agent.errors import AgentTimeoutError, RequestError, ResponseRefusedError
 from parallel_agent.inputs import to_json
+from parallel_agent.lifecycle import Status
 from parallel_agent.post import listed, post, reads, step_outside, wait_outside
 from parallel_agent.schema import Schema, SchemaError
 from session.event import USER, Event
@@ -32,7 +35,7 @@ __all__ = ["NO_DEFAULT", "PendingRequest", "Requests", "ask", "request_input"]
 NO_DEFAULT: Final[Any] = object()
 """The default of a request that has none."""
 
-Answer: TypeAlias = tuple[Literal["answered", "expired", "dropped", "suspended"], Any]
+Answer: TypeAlias = tuple[Literal["answered", "expired", "dropped", "suspended", "nobody"], Any]
 """What became of a question; the second is None unless it was answered."""
 
 
@@ -47,6 +50,9 @@ class PendingRequest:
         author: the agent that asks.
         branch: the branch it asks on; None for the root branch.
         path: its activation.
+        names: what may be given instead of the id, if no other open question is like that: the
+            id without the invocation, the path, the agent's name; and, if the question is what to
+            do about a branch that has failed, the path and the agent of that branch.
     """
 
     id: str
@@ -55,6 +61,7 @@ class PendingRequest:
     author: str
     branch: str | None
     path: str
+    names: tuple[str, ...] = attrs.field(default=(), eq=False, repr=False)
 
 
 @attrs.define(eq=False)
@@ -63,19 +70,27 @@ class _Open:
     short: str
     schema: Schema[Any] | None
     activation: Activation
+    about: str  # the path of the activation that it is about: the one that asks, or has failed
     answered: bool = False
     arrived: bool = False
     answer: Any = None
     waiting: ParkingLot = attrs.field(factory=ParkingLot)
 
     def is_called(self, name: str) -> bool:
-        return name in (self.short, self.shown.path, self.shown.author)
+        return name in self.shown.names
 
     def can_be_answered(self) -> bool:
         return not self.answered and reads(self.activation)
 
     def has_arrived(self) -> bool:
         return self.arrived
+
+    def is_waited_for(self) -> bool:
+        """Whether the run has ended because nobody has answered."""
+        above: Activation | None = self.activation
+        while above is not None and above.status is Status.WAITING:
+            above = above.parent
+        return above is None
 
 
 @final
@@ -93,11 +108,31 @@ class Requests:
         self._on_their_way: dict[str, _Open] = {}
         self._open: dict[str, _Open] = {}
         self._closed: dict[str, str] = {}
+        self._left: dict[str, _Open] = {}  # unanswered, by agents that have ended as waiting
 
     def pending(self) -> tuple[PendingRequest, ...]:
-        """Return what waits for an answer, oldest first."""
+        """Return what waits for an answer, oldest first; of an ended run, what it waits for."""
         self._catch_up()
-        return tuple(one.shown for one in self._open.values() if one.can_be_answered())
+        waiting = [one for one in self._open.values() if one.can_be_answered()]
+        return tuple(one.shown for one in waiting or self._waited_for())
+
+    def why_waiting(self) -> str | None:
+        """Return in short what the run waits for, if it has ended as waiting."""
+        names = [one.short for one in self._waited_for()]
+        return f"unanswered: {listed(names)}" if names else None
+
+    def _waited_for(self) -> list[_Open]:
+        return [one for one in self._left.values() if one.is_waited_for()]
+
+    def leave(self, one: _Open) -> None:
+        """Keep a question, now closed, that the next run is to be asked."""
+        self._left[one.shown.id] = one
+
+    def let_go(self, paths: Sequence[str]) -> None:
+        """Forget what was left by the branches of those paths: nobody waits for them any more."""
+        roots = tuple(f"{path}/" for path in paths)
+        for one in [one for one in self._left.values() if f"{one.about}/".startswith(roots)]:
+            del self._left[one.shown.id]
 
     def add(self, one: _Open) -> None:
         """Take in a question that is about to be asked."""
@@ -159,6 +194,8 @@ class Requests:
             what = "is ambiguous"
         elif one is not None or self._called(request_id, answered=True):
             what = "has been answered already"
+        elif any(request_id in (one.shown.id, *one.shown.names) for one in self._waited_for()):
+            what = "is left to the next run: this one has ended"
         else:
             what = self._closed.get(request_id, "is not known")
         open_ones = [repr(full) for full, other in self._open.items() if not other.answered]
@@ -186,13 +223,18 @@ class Requests:
 
 
 async def ask(
-    activation: Activation, prompt: str, schema: Any = None, timeout: float | None = None
+    activation: Activation,
+    prompt: str,
+    schema: Any = None,
+    timeout: float | None = None,
+    *,
+    failed: Place | None = None,
 ) -> Answer:
-    """Ask a person, and wait for the answer.
+    """Ask a person, and wait for the answer; ``failed`` is where the branch is that it is about.
 
     ``expired`` is said when time was over, ``suspended`` if nobody has answered and the run is
     not to wait, ``dropped`` if a plugin, or an agent that reads the events of this one, has let
-    nobody see the question.
+    nobody see the question, ``nobody`` if nobody holds the run who could answer.
 
     Raises:
         RequestError: the prompt is no text, or the time is none.
@@ -203,14 +245,21 @@ async def ask(
     requests: Requests = invocation.requests
     place = activation.place
     checked = _schema_of(schema)
-    short = f"{place.path}#{activation.next_number('#request')}"
+    if failed is None:
+        about, short = place.path, f"{place.path}#{activation.next_number('#request')}"
+    else:
+        # No number: which of several branches fails first is not the same in every run.
+        about, short = failed.path, f"{failed.path}#failed"
     request = InputRequest(
         f"{invocation.id}:{short}", prompt, None if checked is None else checked.json_schema()
     )
+    names = [short, place.path, place.author]
+    if failed is not None:
+        names += [failed.path, failed.author]
     shown = PendingRequest(
-        request.id, prompt, request.schema, place.author, place.branch, place.path
+        request.id, prompt, request.schema, place.author, place.branch, place.path, tuple(names)
     )
-    one = _Open(shown, short, checked, activation)
+    one = _Open(shown, short, checked, activation, about)
     requests.add(one)
     why = "was withdrawn: its agent was cancelled"
     try:
@@ -220,7 +269,11 @@ async def ask(
             return "dropped", None
         if invocation.config.on_wait == "suspend" and not one.answered:
             why = "is left to the next run: this one is being suspended"
+            requests.leave(one)
             return "suspended", None
+        if not invocation.attended:
+            why = "cannot be answered: nobody holds the run"
+            return "nobody", None
 
         async def wait() -> None:
             with trio.move_on_after(math.inf if timeout is None else timeout):
@@ -263,7 +316,7 @@ async def request_input(
 ) -> tuple[bool, Any]:
     """See `InvocationContext.request_input`; the first value says whether to suspend instead."""
     how, answer = await ask(activation, prompt, schema, timeout)
-    if how in ("expired", "dropped") and default is not NO_DEFAULT:
+    if how in ("expired", "dropped", "nobody") and default is not NO_DEFAULT:
         return False, default
     place = activation.place
     if how == "expired":
@@ -273,6 +326,13 @@ async def request_input(
             f"the question of {place.path} ({prompt!r:.80}) was dropped by a plugin, or by an "
             "agent that reads its events: nobody can answer it; let events with event.request "
             "pass, or give request_input() a default"
+        )
+        raise RequestError(message)
+    if how == "nobody":
+        message = (
+            f"nobody can answer the question of {place.path} ({prompt!r:.80}): Runner.run() hands "
+            "out no run to respond to; use Runner.open(), give request_input() a default, or run "
+            'with RunConfig(on_wait="suspend")'
         )
         raise RequestError(message)
     return how == "suspended", answer

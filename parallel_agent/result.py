@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -14,12 +14,12 @@ from parallel_agent.plugins import Plugins
 from parallel_agent.shared_state import OnConflict
 from parallel_agent.state_schema import StateSchema
 from session.artifact import ArtifactService
-from session.event import Event
+from session.event import USER, Event
 from session.memory import MemoryService
 from session.service import SessionService
 from session.state import Reducer
 
-__all__ = ["Result", "RunSetup", "RunStatistics"]
+__all__ = ["Result", "RunSetup", "RunStatistics", "last_text"]
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -33,7 +33,7 @@ class Result:
         outputs: the newest output of every agent that completed, by name.
         state: the session's state at the end, read-only, without ``temp:`` keys.
         events: what was recorded in this run, without the user's message.
-        reason: why it was cancelled, if it was.
+        reason: why it was cancelled, or what it waits for; else None.
         session_id: the session it ran in.
         invocation_id: its own id.
     """
@@ -51,6 +51,15 @@ class Result:
     def __repr__(self) -> str:
         why = "" if self.reason is None else f" ({self.reason})"
         return f"<Result {self.status}{why}: {len(self.events)} events, text {self.text!r:.60}>"
+
+
+def last_text(events: Sequence[Event]) -> str:
+    """Return the last final text that a run has said."""
+    for event in reversed(events):
+        # What was sent into the run is not what the run says.
+        if event.final_text and not (event.content is not None and event.content.role == USER):
+            return event.final_text
+    return ""
 
 
 @attrs.frozen

@@ -10,7 +10,7 @@ an agent failed, and an exception of the body leaves as itself.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import Any, Literal, NoReturn, final
@@ -32,7 +32,7 @@ from parallel_agent.lifecycle import Status, Step, advance, checked_reason
 from parallel_agent.limiter import Limiter
 from parallel_agent.post import send
 from parallel_agent.questions import PendingRequest, Requests
-from parallel_agent.result import Result, RunSetup, RunStatistics
+from parallel_agent.result import Result, RunSetup, RunStatistics, last_text
 from parallel_agent.shared_state import SharedState
 from parallel_agent.steering import STEERING
 from parallel_agent.stream import Stream
@@ -77,26 +77,19 @@ class _Core:
             ways = {Status.FAILED: Step.FAIL, Status.WAITING: Step.WAIT}
             step = ways.get(root.status, Step.CANCEL)
         self.status = advance(self.status, step)
+        whys = {Step.CANCEL: self.reason, Step.WAIT: invocation.requests.why_waiting()}
         events = tuple(session.events[self.first :])
         self.result = Result(
             status=self.status,
-            text=_last_text(events),
+            text=last_text(events),
             output=root.output if step is Step.COMPLETE else None,
             outputs=frozen_dict(invocation.outputs),
             state=session.snapshot(),
             events=events,
-            reason=self.reason if step is Step.CANCEL else None,
+            reason=whys.get(step),
             session_id=invocation.key.session_id,
             invocation_id=invocation.id,
         )
-
-
-def _last_text(events: Sequence[Event]) -> str:
-    for event in reversed(events):
-        # What was sent into the run is not what the run says.
-        if event.final_text and not (event.content is not None and event.content.role == USER):
-            return event.final_text
-    return ""
 
 
 @final
@@ -183,7 +176,10 @@ class Run:
 
     @property
     def pending(self) -> tuple[PendingRequest, ...]:
-        """The questions to people that wait for an answer, oldest first."""
+        """The questions to people that wait for an answer, oldest first.
+
+        After a run that has ended as waiting, those it waits for.
+        """
         return self._requests.pending()
 
     async def respond(self, request_id: str, value: Any) -> Event:
@@ -193,8 +189,8 @@ class Run:
         iteration like any other, and reaches its agent when the reader comes back after it.
 
         Args:
-            request_id: the request's id; or, if no other open request is like that, the id
-                without the invocation, the path of its activation, or the name of its agent.
+            request_id: the request's id; or, if no other open request is like that, one of its
+                other names, `PendingRequest.names`.
             value: the answer: JSON, or an object that has a JSON form. It must fit the request's
                 schema, strictly.
 
@@ -294,14 +290,16 @@ class OpenRun:
         session_id: str | None,
         state_delta: Mapping[str, Any] | None,
         config: RunConfig,
+        attended: bool,
     ) -> None:
-        """Made by `Runner.open`."""
+        """Made by `Runner.open`; ``attended`` says that somebody holds the run, and can answer."""
         self._setup = setup
         self._content = content
         self._user_id = user_id
         self._session_id = session_id
         self._state_delta = state_delta
         self._config = config
+        self._attended = attended
         self._nursery: Any = None
         self._core: _Core | None = None
 
@@ -410,6 +408,7 @@ class OpenRun:
             plugins=setup.plugins,
             artifacts=setup.artifacts,
             memory=setup.memory,
+            attended=self._attended,
         )
         line = Branch()
         place = Place(setup.tree.name, invocation_id=invocation_id, line=line)

@@ -154,6 +154,18 @@ class Runner:
             MessageTypeError: ``message`` is neither text nor content.
             SchemaError: ``state_delta`` does not fit the runner's state schema.
         """
+        return self._open(message, user_id, session_id, state_delta, run_config, attended=True)
+
+    def _open(
+        self,
+        message: str | Content | None,
+        user_id: str,
+        session_id: str | None,
+        state_delta: Mapping[str, Any] | None,
+        run_config: RunConfig | None,
+        *,
+        attended: bool,
+    ) -> OpenRun:
         content = _as_message(message)
         if state_delta is not None and not isinstance(state_delta, Mapping):
             wrong = f"state_delta is a mapping of state keys, not {state_delta!r:.80}"
@@ -171,6 +183,7 @@ class Runner:
             session_id=session_id,
             state_delta=state_delta,
             config=run_config or RunConfig(),
+            attended=attended,
         )
 
     async def run(
@@ -184,15 +197,15 @@ class Runner:
     ) -> Result:
         """Run the tree to its end and return the result. Takes the arguments of `open`.
 
+        Nobody holds the run, so nobody can answer: a question to a person gets its default at
+        once, or raises `RequestError` in its agent; the failure that `Escalate` asks about is
+        raised. With ``RunConfig(on_wait="suspend")`` the run ends as waiting.
+
         Raises:
             BaseException: whatever made the run fail, as itself.
         """
-        async with self.open(
-            message,
-            user_id=user_id,
-            session_id=session_id,
-            state_delta=state_delta,
-            run_config=run_config,
+        async with self._open(
+            message, user_id, session_id, state_delta, run_config, attended=False
         ) as run:
             async for _ in run:
                 pass

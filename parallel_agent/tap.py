@@ -131,6 +131,12 @@ class Tap:
             del self._held[id(event)]
         return held.passed
 
+    def forget(self, child: Activation) -> None:
+        """Let nobody emit what was withdrawn: ``child``, whose it was, has ended."""
+        for event in self.withdrawn.values():
+            if event.origin is UNPLACED:
+                stamp_origin(event, child.place)
+
     def find(self, event: Event) -> _Held | None:
         """Return what is held under this tap for ``event``, if it is and nothing is decided."""
         held = self._held.get(id(event))
@@ -319,6 +325,7 @@ class OpenAgent:
                 note_clean_up(error, trouble)
         parent.release(child)
         parent.let_tap_go(self._tap)
+        self._tap.forget(child)
         is_end = error is not None and _is_end(parent, error)
         if error is None or (is_end and child.error is not None and not events._told):  # noqa: SLF001  # one thing in two parts
             await self._answer(child, events)

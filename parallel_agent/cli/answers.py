@@ -1,7 +1,7 @@
 """Answers to what agents ask: given with the command, or by the person at the terminal.
 
-An answer that was given is used once, for the first question it names: by its id, its id without
-the invocation, its path, or its agent's name. Who is at a terminal is asked what nobody has
+An answer that was given is used once, for the first question it names: by its id, or by one of the
+other names it has (see `PendingRequest`). Who is at a terminal is asked what nobody has
 answered, one question at a time, while the other agents go on. Otherwise nothing waits: the run
 ends as ``waiting``, and says how to answer.
 """
@@ -65,7 +65,7 @@ class Answers:
     async def from_command(self, run: Run, request: PendingRequest) -> bool:
         """Answer with what was given, if something was; return whether."""
         for position, (name, text) in enumerate(self._given):
-            if name in _names(request):
+            if name == request.id or name in request.names:
                 del self._given[position]
                 try:
                     await run.respond(request.id, value_of(text))
@@ -93,10 +93,6 @@ class Answers:
                     await run.respond(request.id, value_of(line.strip()))
                 except ResponseRefusedError as error:
                     self._remark(one_line(str(error)))
-
-
-def _names(request: PendingRequest) -> tuple[str, ...]:
-    return (request.id, _short(request.id), request.path, request.author)
 
 
 def value_of(text: str) -> Any:

@@ -7,6 +7,7 @@ stands still until nothing else can happen.
 
 from __future__ import annotations
 
+from parallel_agent.testing.conformance import AgentFaultError, AgentReport, check_agent
 from parallel_agent.testing.errors import (
     DeadlockError,
     EndlessRunError,
@@ -22,6 +23,8 @@ from parallel_agent.testing.trial import Trial, run_once
 
 __all__ = [
     "Access",
+    "AgentFaultError",
+    "AgentReport",
     "DeadlockError",
     "EndlessRunError",
     "Exploration",
@@ -33,6 +36,7 @@ __all__ = [
     "ScheduleError",
     "Step",
     "Trial",
+    "check_agent",
     "explore",
     "race_test",
     "replay",

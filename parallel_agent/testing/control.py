@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from typing import Any, Final, Protocol, final
 
 import attrs
+import outcome
 import trio
 from trio.lowlevel import Abort, Task, checkpoint, current_task, reschedule, wait_task_rescheduled
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -111,6 +112,7 @@ class Controller:
     ) -> None:
         """Begin with nothing to steer."""
         self.steps: list[Step] = []
+        self.swallowed: list[str] = []
         self.failure: BaseException | None = None
         self.scope = trio.CancelScope()
         self._clock = clock
@@ -126,6 +128,7 @@ class Controller:
         self._held: dict[Actor, None] = {}
         self._current: Step | None = None
         self._current_actor: Actor | None = None
+        self._struck: set[Activation] = set()
         self._touchy: set[Activation] = set()
         self._on_access = on_access
         self._state_type = watch_state(self.note_access)
@@ -160,7 +163,11 @@ class Controller:
         return function(*arguments)
 
     def note(self, activation: Activation, what: str) -> None:
-        """Learn that the step of ``activation`` has to do with others."""
+        """Learn that the step of ``activation`` has to do with others, or that its code is over."""
+        if what == "returned":
+            if activation in self._struck and _is_cancelled(activation):
+                self.swallowed.append(activation.place.path)
+            return
         step = self._current
         if step is None:
             return
@@ -216,6 +223,8 @@ class Controller:
             if trap is not _EMIT:
                 try:
                     value = yield trap
+                    if isinstance(value, outcome.Error) and isinstance(value.error, trio.Cancelled):
+                        self._struck.add(actor.activation)
                 except BaseException as exc:  # noqa: BLE001  # for the work, not for us
                     error = exc
             if not isinstance(error, GeneratorExit):
@@ -349,6 +358,13 @@ class Controller:
 @types.coroutine
 def _about_to_emit() -> Generator[Any, Any, None]:
     yield _EMIT
+
+
+def _is_cancelled(activation: Activation) -> bool:
+    above: Activation | None = activation
+    while above is not None and not above.scope.cancel_called:
+        above = above.parent
+    return above is not None
 
 
 def _never(_raise_cancel: object) -> Abort:

@@ -62,6 +62,8 @@ class Trial:
         events: what the reader got.
         schedule: who went, where there was a choice.
         steps: everything that was done, in order.
+        swallowed: the paths of agents that were told of their cancellation, and returned as if
+            nothing had been.
     """
 
     result: Result | None
@@ -69,6 +71,7 @@ class Trial:
     events: tuple[Event, ...]
     schedule: Schedule
     steps: tuple[Step, ...]
+    swallowed: tuple[str, ...] = ()
 
 
 def run_once(
@@ -147,4 +150,5 @@ def run_once(
         tuple(events),
         getattr(chooser, "schedule", Schedule()),
         tuple(controller.steps),
+        tuple(controller.swallowed),
     )

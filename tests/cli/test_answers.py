@@ -72,6 +72,49 @@ def test_each_answer_is_used_once_in_order(call: Call, write: Write) -> None:
     assert (ended.status, ended.out) == (0, "tea, 2\n")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (("--respond", "nobody=1"), 3),
+        (("--respond", "nobody=1", "--respond", "ask=yes"), 0),
+        (("--respond", "ask=no", "--respond", "nobody=1", "-q"), 0),
+        (("--respond", "ask=no", "--respond", "nobody=1", "--json"), 0),
+    ],
+)
+def test_an_answer_that_no_question_has_used_is_told_with_the_questions_there_were(
+    call: Call, write: Write, arguments: tuple[str, ...], status: int
+) -> None:
+    ended = call("run", write(ASKS), *arguments)
+    assert ended.status == status
+    assert ended.err.endswith(
+        "--respond nobody: no question has used it (the questions were 'both/ask#1')\n"
+    )
+    assert "nobody" not in ended.out
+
+
+def test_an_answer_too_many_is_told(call: Call, write: Write) -> None:
+    responses = [f"--respond=ask={number}" for number in range(4)]
+    ended = call("run", write(TWICE), *responses)
+    assert ended.status == 0
+    said = "--respond ask: no question has used it (the questions were 'ask#1', 'ask#2')\n"
+    assert ended.err.endswith(2 * said)
+
+
+def test_an_answer_in_a_run_that_asks_nothing_is_told(call: Call, write: Write) -> None:
+    quiet = """
+        @agent
+        async def tells(ctx):
+            yield "so it is"
+    """
+    ended = call("run", write(quiet), "--respond", "\x1bask=yes")
+    assert "--respond \\x1bask: no question has used it (there was no question)\n" in ended.err
+
+
+def test_an_answer_that_was_used_is_not_told(call: Call, write: Write) -> None:
+    for value in ("yes", "maybe"):
+        assert "has used it" not in call("run", write(ASKS), "--respond", f"ask={value}").err
+
+
 @pytest.mark.parametrize("item", ["ask", "=yes", ""])
 def test_what_is_no_answer_is_refused(call: Call, write: Write, item: str) -> None:
     ended = call("run", write(ASKS), "--respond", item)

@@ -6,9 +6,11 @@ import math
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import attrs
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -122,6 +124,42 @@ def test_the_place_of_what_is_refused_is_named(value: Any, path: str) -> None:
         freeze(value, "root")
     assert caught.value.path == path
     assert str(caught.value).startswith(f"{path}: ")
+
+
+@dataclass
+class InData:
+    a: int
+
+
+@attrs.frozen
+class InAttrs:
+    a: int
+
+
+async def forgotten() -> int:
+    return 1
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (InData(1), "a InData has no JSON form: use dataclasses.asdict(...)"),
+        (InAttrs(1), "a InAttrs has no JSON form: use attrs.asdict(...)"),
+        (InAttrs, "a type has no JSON form"),
+        (object(), "a object has no JSON form"),
+    ],
+)
+def test_what_to_write_instead_is_said_if_the_type_tells(value: object, said: str) -> None:
+    with pytest.raises(UnstorableError) as caught:
+        freeze([value])
+    assert str(caught.value) == f"[0]: {said}"
+
+
+def test_of_what_nobody_has_awaited_the_error_asks_for_the_await() -> None:
+    coroutine = forgotten()
+    with pytest.raises(UnstorableError, match=r"a coroutine has no JSON form: is an `await` "):
+        freeze({"a": coroutine})
+    coroutine.close()
 
 
 def test_a_path_starts_at_the_value_itself_when_none_is_given() -> None:

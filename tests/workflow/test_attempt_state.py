@@ -640,33 +640,6 @@ def test_what_a_task_of_a_foreign_nursery_takes_along_at_the_end_is_counted(
     assert trio.run(main, clock=clock_with_horizon()) == {"k": 1, "n": 1}
 
 
-def test_what_a_task_of_a_foreign_nursery_writes_at_the_end_is_recorded_or_refused() -> None:
-    outside: list[trio.Nursery] = []
-    taken = [0]
-
-    @agent
-    async def writing(ctx: InvocationContext) -> None:
-        async def go_on() -> None:
-            with suppress(ActivationEndedError, StreamClosedError):
-                for _ in range(9):
-                    await trio.sleep(0.5)
-                    ctx.state.contribute("n", 1)
-                    taken[0] += 1
-
-        outside[0].start_soon(go_on)
-        ctx.state["k"] = "takes the reader a while"
-
-    async def main() -> Any:
-        async with trio.open_nursery() as nursery:
-            outside[:] = [nursery]
-            async with Runner(writing, reducers={"n": "add"}).open() as run:
-                async for _ in run:
-                    await trio.sleep(1.2)
-        return run.result.state["n"]
-
-    assert trio.run(main, clock=clock_with_horizon()) == taken[0] == 9
-
-
 def test_an_event_on_its_way_when_the_attempt_fails_is_not_counted() -> None:
     seen: list[Any] = []
 

@@ -27,8 +27,10 @@ from parallel_agent import (
     Retry,
     SchemaTypeError,
     SequentialAgent,
+    UnstorableError,
     agent,
 )
+from parallel_agent.inputs import to_json
 from tests.workflow.trees import Ended, leaf, run_tree
 
 # ------------------------------------------------------------------------------ what is given
@@ -616,6 +618,29 @@ def test_an_input_without_a_json_form_is_refused_where_it_is_given(item: Any, sa
     child = agent(child_of, name="child")
     assert run_tree(agent(try_it)).result.text == "refused"
     assert started == ["try_it/child@k"]
+
+
+def test_of_an_input_that_nobody_has_awaited_the_error_asks_for_the_await() -> None:
+    async def child_of(ctx: InvocationContext) -> None: ...
+
+    child = agent(child_of, name="child")
+
+    @agent
+    async def parent(ctx: InvocationContext) -> str:
+        forgotten = child.run(ctx)
+        with pytest.raises(UnstorableError) as refused:
+            await ctx.map(child, [forgotten])
+        forgotten.close()
+        return str(refused.value)
+
+    said = "a coroutine has no JSON form: is an `await` missing?"
+    assert run_tree(parent).result.text == said
+
+
+def test_a_reason_that_says_the_same_is_not_said_twice() -> None:
+    with pytest.raises(UnstorableError) as refused:
+        to_json(object())
+    assert str(refused.value) == "a object has no JSON form"
 
 
 def test_a_value_that_holds_itself_is_refused() -> None:

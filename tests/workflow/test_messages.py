@@ -575,6 +575,14 @@ async def test_nobody_receives_and_the_inbox_is_still_bounded(autojump_clock: Mo
         await unchanged(run, lambda: run.send("hello?"), "is full: 3 messages wait")
 
 
+async def test_of_one_message_is_spoken_as_of_one(autojump_clock: MockClock) -> None:
+    said = "is full: 1 message waits for an agent to receive it "
+    async with Runner(leaf("deaf", silent)).open(run_config=RunConfig(inbox_size=1)) as run:
+        await wait_all_tasks_blocked()
+        await run.send("hello?")
+        await unchanged(run, lambda: run.send("hello?"), said)
+
+
 async def test_each_branch_has_an_inbox_of_its_own(autojump_clock: MockClock) -> None:
     tree = ParallelAgent("fan", [listener("a"), listener("b")])
     async with Runner(tree).open(run_config=RunConfig(inbox_size=1)) as run:
@@ -603,8 +611,8 @@ async def test_an_unknown_branch_is_refused_and_the_running_ones_are_named(
 @pytest.mark.parametrize(
     ("to", "hint"),
     [
-        ("a", "did you mean 'talk.pair@1.a'?"),
-        ("pair@1.a", "did you mean 'talk.pair@1.a'?"),
+        ("a", "did you mean 'talk.pair@1.pair.a'?"),
+        ("pair.a", "did you mean 'talk.pair@1.pair.a'?"),
         ("item@b", "did you mean 'talk.item@b'?"),
         ("b", "did you mean 'talk.item@b' or 'talk.other@b'?"),
         ("pipeline", "'pipeline' runs on the root branch: leave out `to`"),
@@ -617,12 +625,12 @@ async def test_which_branch_was_meant_is_told(
     assert (await refused_in_a_pipeline(to)).endswith(f"); {hint}")
 
 
-@pytest.mark.parametrize("to", ["aa", "r@1.a", "talk.item@c", "talk.items@b", "item", "later"])
+@pytest.mark.parametrize("to", ["aa", "r.a", "talk.item@c", "talk.items@b", "item", "later"])
 async def test_a_name_that_is_only_like_a_running_one_is_no_hint(
     to: str, autojump_clock: MockClock
 ) -> None:
     """The branch of that name may have ended, and then no other one is meant."""
-    assert (await refused_in_a_pipeline(to)).endswith("talk.pair@1.a)")
+    assert (await refused_in_a_pipeline(to)).endswith("talk.pair@1.pair.a)")
 
 
 async def refused_in_a_pipeline(to: str) -> str:

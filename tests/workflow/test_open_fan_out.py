@@ -477,13 +477,16 @@ async def _iterated_over(block: Any) -> None:
 def test_using_it_without_its_block_says_how_to_open_one(
     use: Callable[[Any], Awaitable[None] | None], *, is_open: bool
 ) -> None:
+    async def misuse(block: Any) -> None:
+        result = use(block)
+        if result is not None:
+            await result
+
     async def body(ctx: InvocationContext) -> str:
         block = ctx.open_fan_out()
         async with block if is_open else nullcontext():
             with pytest.raises(FanOutError) as refused:
-                result = use(block)
-                if result is not None:
-                    await result
+                await misuse(block)
         return str(refused.value)
 
     assert "`async with ctx.open_fan_out() as group:`" in run_tree(owner(body)).result.text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import pytest
@@ -340,6 +340,17 @@ def test_a_bad_option_is_refused_and_the_agent_named(
         assert str(caught.value).startswith(said)
 
 
+COMMON: Final = (
+    "output_key",
+    "before_agent_callback",
+    "after_agent_callback",
+    "retry",
+    "timeout",
+    "idle_timeout",
+    "limiter",
+)
+
+
 @makes
 def test_an_unknown_option_is_refused_with_those_that_there_are(
     make: Callable[..., Agent],
@@ -347,9 +358,32 @@ def test_an_unknown_option_is_refused_with_those_that_there_are(
     with pytest.raises(TypeError) as caught:
         make("a").with_options(timeuot=3)  # type: ignore[call-arg]  # that is the point
     assert str(caught.value) == (
-        "agent 'a' has no option 'timeuot'; there are description, output_key, "
-        "before_agent_callback, after_agent_callback, retry, timeout, idle_timeout, limiter"
+        f"agent 'a' has no option 'timeuot'; there are description, {', '.join(COMMON)}"
     )
+
+
+@pytest.mark.parametrize(
+    ("make", "own"),
+    [
+        ("parallel", ["barrier", "max_concurrency"]),
+        ("loop", ["max_iterations"]),
+        ("function", ["name", "abandon_on_cancel"]),
+        ("sequential", []),
+    ],
+)
+def test_what_only_agents_of_its_kind_take_is_listed_too(make: str, own: list[str]) -> None:
+    with pytest.raises(TypeError) as caught:
+        MAKES[make]("a", timeuot=3)
+    assert str(caught.value).endswith(", ".join(["; there are description", *COMMON, *own]))
+
+
+def test_what_a_class_of_a_users_own_takes_is_listed_once() -> None:
+    class Counter(Greeter):
+        def __init__(self, name: str, *, start: int = 0, limiter: Any = None, **rest: Any) -> None:
+            super().__init__(name, f"{start}", limiter=limiter, **rest)
+
+    with pytest.raises(TypeError, match=r", limiter, start$"):
+        Counter("a", statr=3)
 
 
 @pytest.mark.parametrize(

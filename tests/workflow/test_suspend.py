@@ -537,7 +537,8 @@ async def test_by_default_a_run_waits_on(autojump_clock: MockClock) -> None:
         assert [event.author async for event in run] == ["user", "a"]
 
 
-@pytest.mark.parametrize("on_wait", ["wait", "", None, True])
+@pytest.mark.parametrize("on_wait", ["suspended", "", None, True])
 def test_there_are_two_ways_to_wait(on_wait: Any) -> None:
-    with pytest.raises(ValueError, match="on_wait"):
+    with pytest.raises(ValueError, match="on_wait") as refused:
         RunConfig(on_wait=on_wait)
+    assert str(refused.value) == f"on_wait is 'stay' or 'suspend', not {on_wait!r}"

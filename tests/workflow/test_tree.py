@@ -102,6 +102,14 @@ def test_an_agent_given_twice_to_one_parent_is_named() -> None:
         ParallelAgent("p", [both, both])
 
 
+def test_how_to_give_an_agent_another_name_is_said() -> None:
+    first = leaf("both")
+    for second in (first, leaf("both")):
+        with pytest.raises(TreeError) as caught:
+            SequentialAgent("s", [first, second])
+        assert str(caught.value).endswith("; with_options(name=...) makes a copy with another name")
+
+
 def test_names_that_begin_alike_are_different_names() -> None:
     tree = ParallelAgent("a", leaves("a_1 a_10 a_100"))
     assert [child.name for child in tree.sub_agents] == ["a_1", "a_10", "a_100"]
