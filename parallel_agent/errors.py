@@ -12,7 +12,7 @@ A name says whose doing it was::
     │   ├── ActivationEndedError    something was done through the context of an ended activation
     │   ├── FanOutError             a fan-out was asked for what it cannot do
     │   ├── InputError              an agent was given an input that it does not take
-    │   ├── MessageRefusedError     a message that nobody will read, or an inbox that is full
+    │   ├── MessageRefusedError     a message to a branch that does not run, or to a full inbox
     │   ├── ReadError               a run's stream was read in a way that cannot work
     │   ├── RequestError            a question to a person that cannot be asked
     │   ├── ResponseRefusedError    an answer to no open request, or one that does not fit
@@ -144,7 +144,7 @@ class InputError(UsageError, ValueError):
 
 
 class MessageRefusedError(UsageError, RuntimeError):
-    """A message was refused: nobody will read it, or the inbox is full. Nothing has changed."""
+    """A message was refused: its branch does not run, or the inbox is full. Nothing has changed."""
 
 
 class RequestError(UsageError, ValueError):

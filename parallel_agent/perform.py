@@ -49,10 +49,9 @@ async def perform(activation: Activation) -> None:
         return
     if agent.run_shape == "generator":
         await _drive(activation, agent.run(ctx))  # type: ignore[arg-type]  # told apart by _kind
+        _note_return(activation)
     else:
         await _run_coroutine(activation, ctx)
-    if activation.invocation.steering is not None:
-        activation.invocation.steering.note(activation, "returned")
     await _hand_over(activation)
     extra: Content | Event | str | None = None
     if plugins.after_agent:
@@ -91,8 +90,14 @@ async def _call_back(
 @disable_ki_protection
 async def _run_coroutine(activation: Activation, ctx: InvocationContext) -> None:
     result = await activation.agent.run(ctx)  # type: ignore[misc]  # told apart by _kind
+    _note_return(activation)
     if result is not None:
         await activation.emit(as_result(result, replaces=activation.has_output))
+
+
+def _note_return(activation: Activation) -> None:
+    if activation.invocation.steering is not None:
+        activation.invocation.steering.note(activation, "returned")
 
 
 def as_result(value: Any, *, replaces: bool) -> Event | Content | str:

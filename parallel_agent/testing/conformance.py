@@ -153,15 +153,23 @@ class _CancelAt:
         self.choices = 0
         self.where = "before it began"
         self.run: Run | None = None
+        self._last: Step | None = None
 
     def choose(self, actors: Sequence[Actor]) -> int:
         """Choose the first."""
-        self.choices += 1
-        if self.choices == self.place and self.run is not None:
-            waits = (describe_wait(actor.work) for actor in actors if actor.work is not None)
-            self.where = f"while it waits {next(waits, 'somewhere')}"
-            self.run.cancel("check_agent")
+        self._count(actors)
         return 0
 
     def note(self, step: Step) -> None:
-        """Nothing to learn."""
+        """Cancel while it waits for time to pass, too."""
+        if step.actor == "time":
+            self._count([])
+        else:
+            self._last = step
+
+    def _count(self, actors: Sequence[Actor]) -> None:
+        self.choices += 1
+        if self.choices == self.place and self.run is not None:
+            where = [describe_wait(actor.work) for actor in actors if actor.work is not None]
+            self.where = f"at wait {self.place} ({', '.join(where) or 'for time to pass'})"
+            self.run.cancel("check_agent")

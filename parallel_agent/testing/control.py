@@ -39,10 +39,20 @@ from parallel_agent.testing.waits import describe_wait
 from parallel_agent.testing.watched import watch_state
 from session.event import Event
 
-__all__ = ["Actor", "Chooser", "Controller"]
+__all__ = ["AbandonedError", "Actor", "Chooser", "Controller"]
 
 _EMIT: Final = object()
 """What a steered task yields instead of a trap of trio's when it is about to emit."""
+
+
+MAX_GRACE: Final = 1_000
+"""How many more steps all tasks together may take when their run has been given up."""
+
+_ABANDONED: Final[list[object]] = []
+
+
+class AbandonedError(BaseException):
+    """A task could not be ended."""
 
 
 @final
@@ -128,6 +138,7 @@ class Controller:
         self._held: dict[Actor, None] = {}
         self._current: Step | None = None
         self._current_actor: Actor | None = None
+        self._grace = MAX_GRACE
         self._struck: set[Activation] = set()
         self._touchy: set[Activation] = set()
         self._on_access = on_access
@@ -223,10 +234,18 @@ class Controller:
             if trap is not _EMIT:
                 try:
                     value = yield trap
-                    if isinstance(value, outcome.Error) and isinstance(value.error, trio.Cancelled):
+                    if _is_cancellation(value) and _is_cancelled(actor.activation):
                         self._struck.add(actor.activation)
                 except BaseException as exc:  # noqa: BLE001  # for the work, not for us
                     error = exc
+            if self.failure is not None:
+                self._grace -= 1
+                if self._grace < 0 or _is_abandoned(value):
+                    # Nothing ends it. Its code is left where it stands, and kept: to let go of it
+                    # would be to run it again.
+                    _ABANDONED.append(work)
+                    del self._mains[actor.activation]
+                    raise AbandonedError(actor.name)
             if not isinstance(error, GeneratorExit):
                 yield from self._hold(actor).__await__()
 
@@ -257,7 +276,20 @@ class Controller:
                 self.failure = exc
                 self.stop_steering()
                 self.scope.cancel("the exploration of this schedule has ended")
-                return
+                await self._wind_up()
+
+    async def _wind_up(self) -> None:
+        """Get everybody to end who has been cancelled, until cancelled."""
+        while True:
+            await wait_all_tasks_blocked()
+            seconds = trio.lowlevel.current_statistics().seconds_to_next_deadline
+            if seconds < math.inf:
+                self._clock.jump(max(seconds, 1e-9))
+                continue
+            for actor in list(self._mains.values()):
+                # Behind a shield, waiting for what never comes: it can only be left there.
+                if actor.task is not None:
+                    reschedule(actor.task, outcome.Error(AbandonedError(actor.name)))
 
     def stop_steering(self) -> None:
         """Let everybody go, from now on."""
@@ -340,7 +372,8 @@ class Controller:
             step.enabled_by = len(self.steps) - 1
             self.steps.append(step)
             self._chooser.note(step)
-            self._clock.jump(max(seconds, 1e-9))
+            if not trio.lowlevel.current_statistics().tasks_runnable:  # it may have cancelled
+                self._clock.jump(max(seconds, 1e-9))
             return
         if trio.to_thread.current_default_thread_limiter().borrowed_tokens:
             # A thread of the agent's own. There is nothing to do but to wait for it.
@@ -358,6 +391,16 @@ class Controller:
 @types.coroutine
 def _about_to_emit() -> Generator[Any, Any, None]:
     yield _EMIT
+
+
+def _is_abandoned(value: object) -> bool:
+    return isinstance(value, outcome.Error) and isinstance(value.error, AbandonedError)
+
+
+def _is_cancellation(value: object) -> bool:
+    # Not by a deadline: `trio.sleep` ends by one of its own.
+    error = value.error if isinstance(value, outcome.Error) else None
+    return isinstance(error, trio.Cancelled) and error.source == "explicit"
 
 
 def _is_cancelled(activation: Activation) -> bool:

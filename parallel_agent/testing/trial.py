@@ -21,7 +21,7 @@ from parallel_agent.result import Result
 from parallel_agent.run import Run
 from parallel_agent.runner import Runner
 from parallel_agent.steering import STEERING
-from parallel_agent.testing.control import Chooser, Controller
+from parallel_agent.testing.control import AbandonedError, Chooser, Controller
 from parallel_agent.testing.errors import DeadlockError, EndlessRunError
 from parallel_agent.testing.schedule import Replayed, Schedule
 from parallel_agent.testing.steps import Access, Step
@@ -139,7 +139,11 @@ def run_once(
             controller.stop_steering()
             nursery.cancel_scope.cancel()
 
-    trio.run(main, clock=clock)
+    try:
+        trio.run(main, clock=clock)
+    except BaseException as exc:
+        if controller.failure is None or not _is_about(exc, AbandonedError):
+            raise
     failure = controller.failure
     if failure is not None and not isinstance(failure, DeadlockError | EndlessRunError):
         raise failure
@@ -152,3 +156,9 @@ def run_once(
         tuple(controller.steps),
         tuple(controller.swallowed),
     )
+
+
+def _is_about(error: BaseException, kind: type[BaseException]) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(kind) is not None
+    return isinstance(error, kind)

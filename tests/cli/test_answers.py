@@ -115,6 +115,51 @@ def test_an_answer_that_was_used_is_not_told(call: Call, write: Write) -> None:
         assert "has used it" not in call("run", write(ASKS), "--respond", f"ask={value}").err
 
 
+@pytest.mark.parametrize("name", ["broken", "ask/broken", "ask/broken#failed"])
+def test_a_branch_that_failed_names_the_question_what_to_do_about_it(
+    call: Call, write: Write, name: str
+) -> None:
+    """The answer to one is not taken for the other, whichever fails first."""
+    script = """
+        from parallel_agent import Escalate, ParallelAgent
+
+        tries = []
+
+        @agent
+        async def broken(ctx):
+            tries.append(1)
+            if len(tries) == 1:
+                raise OSError("no such disk")
+            yield "whole"
+
+        @agent
+        async def other(ctx):
+            raise ValueError
+
+        ask = ParallelAgent("ask", [other, broken], barrier=Escalate())
+    """
+    ended = call("run", write(script), "--respond", f"{name}=retry", "--respond", "other=skip")
+    assert ended.status == 0
+    assert "whole" in ended.out
+
+
+def test_the_question_about_a_failed_branch_is_told_with_the_branch(
+    call: Call, write: Write
+) -> None:
+    script = """
+        from parallel_agent import Escalate, ParallelAgent
+
+        @agent
+        async def broken(ctx):
+            raise OSError("no such disk")
+
+        ask = ParallelAgent("ask", [broken], barrier=Escalate("What now?"))
+    """
+    ended = call("run", write(script))
+    assert ended.status == 3
+    assert "(retry or skip or abort): --respond 'ask/broken#failed=...'" in ended.err
+
+
 @pytest.mark.parametrize("item", ["ask", "=yes", ""])
 def test_what_is_no_answer_is_refused(call: Call, write: Write, item: str) -> None:
     ended = call("run", write(ASKS), "--respond", item)

@@ -233,6 +233,8 @@ async def tries_again(pa: Any, session: Any) -> Any:
 class _Steers:
     """What steers a run, and lets everything go as it comes."""
 
+    inline = True
+
     def gate(self, plugins: Any) -> Any:
         return self if plugins is None else plugins
 

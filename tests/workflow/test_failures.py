@@ -6,6 +6,7 @@ that failed of themselves, when all are joined. The others are notes and outcome
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -469,6 +470,56 @@ def test_an_interrupt_in_a_branch_leaves_the_block_bare_whatever_else_failed(
 
     with pytest.raises(interrupt):
         run_virtual(main)
+
+
+# ------------------------------------------------------------------------------ asyncio in an agent
+
+ON_TRIO: Final = "agents run on trio, not on asyncio: use trio.sleep, "
+
+
+def notes_on_trio(error: BaseException | None) -> list[str]:
+    notes = [note for found in everything_in(error) for note in getattr(found, "__notes__", ())]
+    return [note for note in notes if note.startswith(ON_TRIO)]
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda _ctx: asyncio.sleep(1),
+        lambda _ctx: asyncio.to_thread(print),
+        lambda _ctx: asyncio.Event().wait(),
+        lambda _ctx: asyncio.Queue[int]().get(),
+    ],
+    ids=["sleep", "to_thread", "Event", "Queue"],
+)
+def test_what_asyncio_raises_in_an_agent_has_a_note_that_agents_run_on_trio(wait: Any) -> None:
+    ended = run_tree(SequentialAgent("s", [ParallelAgent("p", [leaf("a", wait)])]))
+    assert len(notes_on_trio(ended.error)) == 1
+    assert ended.notes[0] == "raised by agent s/p/a"
+
+
+def test_what_asyncio_raises_in_an_agents_nursery_has_that_note_too() -> None:
+    @agent
+    async def background(ctx: InvocationContext) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(asyncio.sleep, 1)
+
+    assert len(notes_on_trio(run_tree(background).error)) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("no running event loop, and a word more"),
+        ValueError("no running event loop"),
+        AttributeError("create_future", name="create_future", obj=object()),
+        AttributeError("'NoneType' object has no attribute 'create_future'"),
+    ],
+    ids=repr,
+)
+def test_what_only_looks_like_asyncios_has_no_such_note(error: Exception) -> None:
+    ended = run_tree(leaf("a", error))
+    assert ended.notes == ["raised by agent a"]
 
 
 # ------------------------------------------------------------------------- objects of the exception

@@ -342,9 +342,9 @@ def test_what_cannot_be_started_is_refused_before_anything_starts(
     ("item", "said"),
     [
         ([1, {"a": [object()]}], "[1].a[0]: a object has no JSON form"),
-        (float("nan"), "nan has no JSON form"),
+        (float("nan"), "items[1], the input of agent 'double', has no JSON form: it is nan"),
         ({1: 2}, "the key 1 is no text"),
-        (b"x", "a bytes has no JSON form"),
+        (b"x", "items[1], the input of agent 'double', has no JSON form: values of bytes"),
         ("\ud800", "lone surrogate"),
     ],
 )

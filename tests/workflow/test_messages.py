@@ -575,6 +575,25 @@ async def test_nobody_receives_and_the_inbox_is_still_bounded(autojump_clock: Mo
         await unchanged(run, lambda: run.send("hello?"), "is full: 3 messages wait")
 
 
+async def test_what_nobody_has_received_when_its_branch_ends_is_in_the_log_alone(
+    autojump_clock: MockClock,
+) -> None:
+    got: list[str] = []
+    deaf = ParallelAgent("fan", [leaf("deaf", "begin", 1)])
+    async with Runner(SequentialAgent("s", [deaf, listener("a", into=got)])).open() as run:
+        async for event in run:
+            if event.text == "begin":
+                await run.send("to nobody", to="fan.deaf")
+            elif event.author == "fan":
+                await run.send("to somebody")
+    assert got == ["to somebody"]
+    sent = [event for event in run.result.events if event.author == "user"]
+    assert [(event.branch, event.text) for event in sent] == [
+        ("fan.deaf", "to nobody"),
+        (None, "to somebody"),
+    ]
+
+
 async def test_of_one_message_is_spoken_as_of_one(autojump_clock: MockClock) -> None:
     said = "is full: 1 message waits for an agent to receive it "
     async with Runner(leaf("deaf", silent)).open(run_config=RunConfig(inbox_size=1)) as run:

@@ -381,6 +381,61 @@ def test_passing_on_what_was_dropped_is_an_error() -> None:
     assert texts(run_tree(doing(body)).delivered) == ["refused"]
 
 
+@pytest.mark.parametrize("received", ["by receive", "by iteration"])
+def test_what_is_kept_beyond_the_block_is_dropped_and_does_not_become_the_editors(
+    received: str,
+) -> None:
+    """The child waits for the event when the block ends, and is cancelled."""
+
+    @agent
+    async def run(ctx: InvocationContext) -> Yields:
+        async with ctx.open_agent(leaf("child", write("k", 1), "kept", "never")) as events:
+            event = await (events.receive() if received == "by receive" else anext(events))
+        with pytest.raises(EmitError, match="was emitted already, or dropped"):
+            await ctx.emit(event)
+        with pytest.raises(EmitError, match="was emitted already, or dropped"):
+            yield event
+
+    ended = run_tree(run)
+    assert (ended.error, ended.delivered, dict(ended.result.state)) == (None, [], {})
+
+
+def test_what_an_editor_keeps_beyond_its_block_does_not_become_the_editors_around_it() -> None:
+    kept: list[Event] = []
+
+    async def inner(ctx: InvocationContext) -> None:
+        async with ctx.open_agent(leaf("child", "kept")) as events:
+            kept.append(await events.receive())
+
+    async def outer(ctx: InvocationContext) -> str:
+        async with ctx.open_agent(doing(inner, "inner")) as events:
+            await read(events)
+            await ctx.emit(kept[0])  # whether it came by here before it was withdrawn, nobody knows
+        assert kept[0].seq is None
+        with pytest.raises(EmitError, match="was emitted already, or dropped"):
+            await ctx.emit(kept[0])
+        return "refused"
+
+    assert texts(run_tree(doing(outer)).delivered) == ["refused"]
+
+
+def test_what_its_agent_has_withdrawn_inside_the_block_is_refused_after_it() -> None:
+    @agent
+    async def child(ctx: InvocationContext) -> Yields:
+        with trio.move_on_after(1):
+            yield "given up"
+
+    async def body(ctx: InvocationContext) -> str:
+        async with ctx.open_agent(child) as events:
+            event = await events.receive()
+            await trio.sleep(3)
+        with pytest.raises(EmitError, match="was emitted already, or dropped"):
+            await ctx.emit(event)
+        return "refused"
+
+    assert texts(run_tree(doing(body)).delivered) == ["refused"]
+
+
 def test_somebody_elses_event_cannot_be_passed_on() -> None:
     async def body(ctx: InvocationContext) -> str:
         with pytest.raises(EmitError, match="was emitted already"):

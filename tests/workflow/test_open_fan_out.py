@@ -492,7 +492,7 @@ def test_using_it_without_its_block_says_how_to_open_one(
     assert "`async with ctx.open_fan_out() as group:`" in run_tree(owner(body)).result.text
 
 
-@pytest.mark.parametrize("name", ["strat", "_crew_of", "__deepcopy__"])
+@pytest.mark.parametrize("name", ["starts", "_crew_of", "__deepcopy__"])
 def test_what_no_fan_out_has_is_no_attribute_of_one_that_is_not_open(name: str) -> None:
     async def body(ctx: InvocationContext) -> str:
         with pytest.raises(AttributeError, match=f"'OpenFanOut' object has no attribute '{name}'"):

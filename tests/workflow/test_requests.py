@@ -40,6 +40,7 @@ from parallel_agent import (
     ResponseRefusedError,
     Retry,
     Run,
+    RunConfig,
     Runner,
     Schema,
     SchemaTypeError,
@@ -361,6 +362,97 @@ async def test_short_ids_work_whatever_ids_invocations_have(autojump_clock: Mock
         assert request_id == "urn:run:1:a#1"
         await run.respond("a#1", 1)
         await read(run)
+
+
+def about_failures(*names: str, at: tuple[int, ...] = (), prompt: str = "what now?") -> Agent:
+    """Return a fan-out whose branches fail; a person is asked about each."""
+    times = at or (0,) * len(names)
+    branches = [
+        leaf(name, seconds, ValueError(name)) for name, seconds in zip(names, times, strict=True)
+    ]
+    return ParallelAgent("fan", branches, barrier=Escalate(prompt))
+
+
+def short_ids(events: list[Event]) -> list[str]:
+    """The parts of the questions' ids that are the same in every run."""
+    return [event.request.id.partition(":")[2] for event in events if event.request is not None]
+
+
+@given(at=st.tuples(*[st.integers(0, 2)] * 3), seed=st.random_module())
+def test_questions_about_failed_branches_have_the_same_ids_whichever_fails_first(
+    at: tuple[int, ...], seed: object
+) -> None:
+    async def main() -> list[Event]:
+        async with Runner(about_failures("a", "b", "c", at=at)).open() as run:
+            return await answer_all(run, "skip")
+
+    events = run_virtual(main)
+    assert sorted(short_ids(events)) == ["fan/a#failed", "fan/b#failed", "fan/c#failed"]
+    for event in events:
+        if event.request is not None:
+            path = event.request.id.partition(":")[2].removesuffix("#failed")
+            assert event.request.prompt.startswith(f"what now? {path} failed: ")
+
+
+async def test_the_id_of_a_question_about_a_failed_branch_has_the_attempt(
+    autojump_clock: MockClock,
+) -> None:
+    choices = iter(["retry", "retry", "skip"])
+
+    async def answer(event: Event) -> None:
+        if event.request is not None:
+            await run.respond(event.request.id, next(choices))
+
+    tries = Retry(2, initial_delay=0, jitter=0)
+    branch = leaf("a", ValueError(), retry=tries)
+    async with Runner(ParallelAgent("fan", [branch], barrier=Escalate("what now?"))).open() as run:
+        events = await read(run, answer)
+    assert short_ids(events) == ["fan/a~2#failed", "fan/a~4#failed", "fan/a~6#failed"]
+
+
+async def test_questions_about_failures_do_not_count_among_an_agents_own(
+    autojump_clock: MockClock,
+) -> None:
+    @agent
+    async def boss(ctx: InvocationContext) -> None:
+        await ctx.request_input("first of all?")
+        await ctx.fan_out([leaf("a", ValueError()), leaf("a", 1, KeyError())], barrier=Escalate())
+        await ctx.request_input("and then?")
+
+    async with Runner(boss).open() as run:
+        events = await answer_all(run, "skip")
+    assert short_ids(events) == ["boss#1", "boss/a@1#failed", "boss/a@2#failed", "boss#2"]
+
+
+@pytest.mark.parametrize("name", ["a", "fan/a", "fan/a#failed"])
+async def test_a_failed_branch_may_be_named_in_the_answer_to_what_to_do_about_it(
+    name: str, autojump_clock: MockClock
+) -> None:
+    async with Runner(about_failures("a", "b")).open() as run:
+        await read_until_asked(run, 2)
+        assert name in next(one for one in run.pending if " fan/a " in one.prompt).names
+        await run.respond(name, "skip")
+        await run.respond("fan", "skip")  # only one is left that the fan-out asks
+        await read(run)
+    assert run.result.status is Status.COMPLETED
+
+
+async def test_an_agent_that_failed_in_two_branches_names_neither_question(
+    autojump_clock: MockClock,
+) -> None:
+    @agent
+    async def boss(ctx: InvocationContext) -> None:
+        failing = leaf("a", ValueError())
+        await ctx.map_outcomes(failing, [1, 2], barrier=Escalate())
+
+    async with Runner(boss).open() as run:
+        await read_until_asked(run, 2)
+        for name in ("a", "boss"):
+            await refused(run, name, f"'{name}' is ambiguous")
+        await run.respond("boss/a@2", "skip")
+        await run.respond("a", "abort")
+        with pytest.raises(ValueError, match="raised by agent boss/a@1"):
+            await read(run)
 
 
 async def test_an_answered_question_makes_nothing_ambiguous(autojump_clock: MockClock) -> None:
@@ -1096,6 +1188,61 @@ async def test_a_question_that_whoever_reads_it_drops_gives_the_default(
 
 
 # ------------------------------------------------------------------------- nobody is left to answer
+
+
+async def test_where_nobody_holds_the_run_a_question_gets_its_default_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    result = await Runner(asker("a", default=5, timeout=60)).run()
+    assert (result.text, trio.current_time()) == ("a got 5", 0)
+    assert [event.request is not None for event in result.events] == [True, False]
+
+
+@pytest.mark.parametrize("timeout", [None, 60])
+async def test_where_nobody_holds_the_run_a_question_without_a_default_is_refused(
+    timeout: float | None, autojump_clock: MockClock
+) -> None:
+    tree = ParallelAgent("fan", [asker("a", "May I?", timeout=timeout)])
+    with pytest.raises(RequestError) as said:
+        await Runner(tree).run()
+    assert str(said.value) == (
+        "nobody can answer the question of fan/a ('May I?'): Runner.run() hands out no run to "
+        "respond to; use Runner.open(), give request_input() a default, or run with "
+        'RunConfig(on_wait="suspend")'
+    )
+    assert trio.current_time() == 0
+
+
+async def test_where_nobody_holds_the_run_an_agent_may_go_on_without_an_answer(
+    autojump_clock: MockClock,
+) -> None:
+    @agent
+    async def asks(ctx: InvocationContext) -> str:
+        with pytest.raises(RequestError):
+            await ctx.request_input("well?")
+        return "went on"
+
+    assert (await Runner(asks).run()).text == "went on"
+
+
+async def test_where_nobody_holds_the_run_a_failure_that_a_person_would_decide_about_is_raised(
+    autojump_clock: MockClock,
+) -> None:
+    tree = ParallelAgent(
+        "fan", [leaf("a", 1, ValueError("no luck")), leaf("b", 9)], barrier=Escalate()
+    )
+    with pytest.raises(ValueError, match="no luck"):
+        await Runner(tree).run()
+    assert trio.current_time() == 1
+
+
+@pytest.mark.parametrize("tree", [asker("a", default=5), about_failures("a")], ids=repr)
+async def test_where_nobody_holds_the_run_it_may_still_be_suspended(
+    tree: Agent, autojump_clock: MockClock
+) -> None:
+    result = await Runner(tree).run(run_config=RunConfig(on_wait="suspend"))
+    assert result.status is Status.WAITING
+    assert str(result.reason).startswith("unanswered: ")
 
 
 def asks_behind_a_shield(diary: list[str]) -> Agent:

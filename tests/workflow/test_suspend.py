@@ -76,7 +76,7 @@ async def test_a_run_that_nobody_answers_ends_as_waiting(autojump_clock: MockClo
     ended = await suspended(asker("a", diary))
     assert ended.error is None
     assert ended.run.status is ended.result.status is Status.WAITING
-    assert (ended.result.output, ended.result.reason, diary) == (None, None, [])
+    assert (ended.result.output, ended.result.reason, diary) == (None, "unanswered: a#1", [])
     assert statuses(ended) == {"waiting": 1}
     assert ended.time == 0
 
@@ -257,8 +257,115 @@ async def test_a_question_left_to_the_next_run_is_refused(autojump_clock: MockCl
                 assert run.pending == ()
                 with pytest.raises(ResponseRefusedError, match="left to the next run"):
                     await run.respond("fan/a#1", 1)
-    with pytest.raises(ResponseRefusedError, match="left to the next run"):
-        await run.respond("fan/a#1", 1)
+    for name in ("fan/a#1", f"{run.invocation_id}:fan/a#1", "fan/a", "a"):
+        with pytest.raises(
+            ResponseRefusedError, match=f"request '{name}' is left to the next run: this one has"
+        ):
+            await run.respond(name, 1)
+
+
+# ------------------------------------------------------------------------------ what it waits for
+
+
+def waits_for(run: Run) -> list[str]:
+    return sorted(one.id.removeprefix(f"{run.invocation_id}:") for one in run.pending)
+
+
+async def test_a_run_that_has_ended_as_waiting_lists_its_questions(
+    autojump_clock: MockClock,
+) -> None:
+    late = leaf("c", 2, lambda ctx: ctx.request_input("c?"))
+    tree = ParallelAgent("fan", [asker("a", schema=bool), leaf("b", 5, "x"), late])
+    async with Runner(tree).open(run_config=SUSPEND) as run:
+        await run.collect()
+        assert waits_for(run) == ["fan/a#1", "fan/c#1"]
+    assert waits_for(run) == ["fan/a#1", "fan/c#1"]
+    assert [(one.prompt, one.schema, one.author) for one in run.pending] == [
+        ("a?", {"type": "boolean"}, "a"),
+        ("c?", None, "c"),
+    ]
+    assert run.result.reason == "unanswered: fan/a#1, fan/c#1"
+    assert repr(run.result).startswith("<Result waiting (unanswered: fan/a#1, fan/c#1): ")
+
+
+async def test_of_many_questions_the_reason_names_a_few(autojump_clock: MockClock) -> None:
+    tree = ParallelAgent("fan", [asker(f"a{number}") for number in range(50)])
+    ended = await suspended(tree)
+    assert len(ended.run.pending) == 50
+    assert str(ended.result.reason).startswith("unanswered: fan/a")
+    assert str(ended.result.reason).endswith(" more")
+    assert len(str(ended.result.reason)) < 200
+
+
+async def test_the_question_what_to_do_about_a_failure_is_listed(
+    autojump_clock: MockClock,
+) -> None:
+    tree = ParallelAgent("fan", [leaf("a", KeyError()), leaf("b", 5, "x")], barrier=Escalate())
+    ended = await suspended(tree)
+    assert waits_for(ended.run) == ["fan/a#failed"]
+    assert ended.result.reason == "unanswered: fan/a#failed"
+
+
+async def test_a_run_that_does_not_wait_lists_nothing(autojump_clock: MockClock) -> None:
+    tree = ParallelAgent("race", [asker("a"), leaf("b", 5, "x")], barrier=FirstSuccess())
+    ended = await suspended(tree)
+    assert (ended.result.status, ended.result.reason) == (Status.COMPLETED, None)
+    assert ended.run.pending == ()
+
+
+async def test_a_run_that_fails_beside_a_question_lists_nothing(autojump_clock: MockClock) -> None:
+    ended = await suspended(ParallelAgent("fan", [asker("a"), leaf("b", 5, KeyError())]))
+    assert (ended.result.status, ended.result.reason) == (Status.FAILED, None)
+    assert ended.run.pending == ()
+
+
+async def over_before(ctx: InvocationContext, way: str) -> None:
+    """Fork a branch that waits for a person, and be done without it."""
+    match way:
+        case "a race is won":
+            await ctx.fan_out([asker("a"), leaf("b", 1)], barrier=FirstSuccess())
+        case "a branch fails":
+            with suppress(KeyError):
+                await ctx.fan_out([asker("a"), leaf("b", 1, KeyError())])
+        case "time is over":
+            with trio.move_on_after(1):
+                await ctx.fan_out([asker("a"), leaf("b", 5)])
+        case _:
+            with suppress(KeyError):
+                async with ctx.open_fan_out() as group:
+                    group.start(asker("a"))
+                    await trio.sleep(1)
+                    raise KeyError
+
+
+@pytest.mark.parametrize(
+    "way", ["a race is won", "a branch fails", "time is over", "the block fails"]
+)
+async def test_a_question_that_the_fan_out_has_done_without_is_not_listed(
+    way: str, autojump_clock: MockClock
+) -> None:
+    @agent
+    async def boss(ctx: InvocationContext) -> None:
+        await over_before(ctx, way)
+        await ctx.request_input("and now?")
+
+    ended = await suspended(boss)
+    assert ended.result.status is Status.WAITING
+    assert [event.request is not None for event in ended.delivered].count(True) == 2
+    assert waits_for(ended.run) == ["boss#1"]
+
+
+async def test_questions_of_an_open_block_and_of_its_branch_are_both_listed(
+    autojump_clock: MockClock,
+) -> None:
+    @agent
+    async def boss(ctx: InvocationContext) -> None:
+        async with ctx.open_fan_out() as group:
+            group.start(asker("a"))
+            await trio.sleep(1)
+            await ctx.request_input("and now?")
+
+    assert waits_for((await suspended(boss)).run) == ["boss#1", "boss/a@1#1"]
 
 
 async def test_a_run_that_is_left_while_it_is_being_suspended_is_cancelled(
