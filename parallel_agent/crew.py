@@ -74,6 +74,7 @@ class Crew:
         outcomes: how branches ended, by position.
         on_failure: called when the rest is cancelled because of a failure.
         again: the newest activation of branches that are tried again, by position.
+        broken: what the policy itself has raised.
     """
 
     def __init__(self, owner: Activation, barrier: Barrier, *, width: int | None) -> None:
@@ -100,7 +101,7 @@ class Crew:
         # them, or a person chose to go on without them.
         self._excused: set[str] = set()
         self._asking: dict[Activation, trio.CancelScope] = {}
-        self._broken: Exception | None = None  # what the policy itself has raised
+        self.broken: Exception | None = None
         self.on_failure: Callable[[str], object] | None = None
         self.again: dict[int, Activation] = {}
 
@@ -182,14 +183,14 @@ class Crew:
     def _verdict(self, child: Activation, outcome: Outcome) -> Verdict:
         if outcome.error is not None and not isinstance(outcome.error, Exception):
             return Verdict.CANCEL_REST  # Ctrl-C, SystemExit: no policy waits for the others
-        if self._broken is not None:
+        if self.broken is not None:
             return Verdict.GO_ON  # all are cancelled already, and it is not asked again
         try:
             verdict = self.barrier.on_outcome(outcome, self._counted(outcome))
             if not isinstance(verdict, Verdict):  # pyright: ignore[reportUnnecessaryIsInstance]  # it is the user's
                 raise self._refused("on_outcome", verdict, "a Verdict")  # noqa: TRY301  # as if it had raised
         except Exception as exc:  # noqa: BLE001  # raised when all have been joined
-            self._broken = exc
+            self.broken = exc
             return Verdict.CANCEL_REST
         if verdict is Verdict.ASK and self.closed:
             # A loser's failure: there is nothing left to ask about. Not so that of the branch
@@ -211,7 +212,7 @@ class Crew:
             return  # the name is a step per level above: not for nobody, at every level
         reason = f"branch {child.place.branch} {outcome.status}"
         self.cancel(reason)
-        failed = outcome.error is not None or self._broken is not None
+        failed = outcome.error is not None or self.broken is not None
         if failed and self.on_failure is not None:
             self.on_failure(reason)
 
@@ -379,8 +380,8 @@ class Crew:
             # Ctrl-C and SystemExit are nobody's failure to weigh.
             if outcome.error is not None and not isinstance(outcome.error, Exception):
                 return outcome.error
-        if self._broken is not None:
-            return self._broken
+        if self.broken is not None:
+            return self.broken
         if handled:
             # They count as failed, but what they raised has been dealt with. (By path: another
             # branch may have raised the same object.)
@@ -421,7 +422,7 @@ class Crew:
                 if child.error is not None and holds(child.error, child.given_up):
                     self.owner.given_up = child.given_up
             counted = [outcome for outcome in outcomes if outcome.path not in self._excused]
-            of_itself = not interrupted or error is self._broken
+            of_itself = not interrupted or error is self.broken
             of_itself = of_itself or had_failed(self.barrier, counted, self.tally.width)
             self.owner.combined = (error, of_itself)
             return

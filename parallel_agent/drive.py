@@ -9,6 +9,7 @@ failure travel from child to parent as values, no exception group is ever made h
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, cast
 
 import trio
@@ -70,7 +71,7 @@ async def run_child(
     child = place_child(parent, agent, number=number, input=input)
     if in_place:
         child.transfers += 1
-        child.on_escalate = lambda _child: parent.on_escalate and parent.on_escalate(parent)
+        child.on_escalate = partial(_escalate_for, parent)
     parent.slots.step_aside()
     # A task of its own: the child's await chain starts afresh, so depth costs nothing per event,
     # and it gets a copy of the context variables.
@@ -95,6 +96,11 @@ async def run_child(
         pass_on(parent, child, error)
         raise error
     return child
+
+
+def _escalate_for(parent: Activation, _child: Activation) -> None:
+    if parent.on_escalate is not None:
+        parent.on_escalate(parent)
 
 
 def pass_on(parent: Activation, child: Activation, error: BaseException) -> None:

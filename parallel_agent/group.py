@@ -10,6 +10,9 @@ because of a failure, what the block is doing is cancelled as well. Errors: thos
 awaited are raised by the block.
 """
 
+# A handle and its block, a tap and its reader, are one thing in two classes.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 from collections import deque
@@ -356,6 +359,7 @@ class OpenFanOut:
             return False
         crew.owner.slots.stay_aside()
         note_trouble(failure, await crew.record(outcomes))
+        note_trouble(failure, crew.broken)
         crew.let_questions_go(outcomes)
         for outcome in outcomes:
             if outcome.error is not None and outcome.error is not failure:

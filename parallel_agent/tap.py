@@ -11,11 +11,14 @@ clean-up, whose events go straight to the stream. Errors: the child's is raised 
 or when the block ends.
 """
 
+# A handle and its block, a tap and its reader, are one thing in two classes.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 from collections import deque
 from types import TracebackType
-from typing import Any, Literal, final
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, final
 
 import attrs
 import trio
@@ -259,6 +262,12 @@ class ChildEvents:
         return f"<ChildEvents of {self._child.place.path}: {self._child.status}>"
 
 
+_NEEDS_BLOCK: Final = (
+    "a child's events need a block: `async with ctx.open_agent(agent, input) as events:` and, "
+    "inside it, `async for event in events:`"
+)
+
+
 @final
 class OpenAgent:
     """What ``ctx.open_agent()`` returns: ``async with`` it."""
@@ -272,6 +281,27 @@ class OpenAgent:
         self._events: ChildEvents | None = None
         self._tap = Tap(parent.tap, parent.idle)
         self._child: Activation | None = None
+
+    # Without its block. A type checker is not told of these, and so finds the mistake itself.
+    if not TYPE_CHECKING:
+
+        def __enter__(self) -> NoReturn:
+            raise ReadError(_NEEDS_BLOCK)
+
+        def __exit__(self, *_details: object) -> None:
+            """Never called; here so that `__enter__` can say what is wrong."""
+
+        def __await__(self) -> NoReturn:
+            raise ReadError(_NEEDS_BLOCK)
+
+        def __aiter__(self) -> NoReturn:
+            raise ReadError(_NEEDS_BLOCK)
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if not name.startswith("_") and hasattr(ChildEvents, name):
+                raise ReadError(_NEEDS_BLOCK)
+            message = f"{type(self).__name__!r} object has no attribute {name!r}"
+            raise AttributeError(message)
 
     @enable_ki_protection
     async def __aenter__(self) -> ChildEvents:

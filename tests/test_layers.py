@@ -25,7 +25,12 @@ MAX_LINES: Final = 500
 IMPURE: Final = frozenset({"asyncio", "sqlite3", "threading", "time", "trio"})
 
 # (module, what it imports inside a function). Right for an optional extra only; say which.
-LATE_IMPORTS: Final[frozenset[tuple[str, str]]] = frozenset()
+LATE_IMPORTS: Final[frozenset[tuple[str, str]]] = frozenset(
+    {
+        # pytest loads the plugin in every project; it loads the runtime when a test asks for it.
+        ("parallel_agent.testing.pytest_plugin", "parallel_agent.testing.exploring"),
+    }
+)
 
 
 @attrs.frozen

@@ -265,7 +265,12 @@ class _Types:
         self._checks.append(check_in_place)
 
     def _cannot_check(self, kind: Any) -> NoReturn:
-        self._refuse(f"values of {_name(kind)} cannot be checked ({_USABLE})")
+        why = f"values of {_name(kind)} cannot be checked"
+        if isinstance(kind, (list, tuple)) and all(type(one) in (str, int, bool) for one in kind):
+            choices = ", ".join(repr(one) for one in kind)
+            if choices:
+                self._refuse(f"{why}; did you mean Literal[{shorten(choices)}]?")
+        self._refuse(f"{why} ({_USABLE})")
 
     def _refuse(self, why: str) -> NoReturn:
         raise SchemaTypeError(_said(self._place, why))

@@ -11,7 +11,7 @@ one; `watch_races` watches ordinary runs.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from typing import Any, Final, final
 
@@ -166,7 +166,7 @@ class _Watch:
 
 
 @contextmanager
-def watch_races() -> Iterator[RaceFinder]:
+def watch_races() -> Generator[RaceFinder]:
     """Watch the runs that are opened in this block, or below it, for races.
 
     ::

@@ -17,6 +17,7 @@ import trio
 from trio.testing import MockClock
 
 from parallel_agent.agent import Agent
+from parallel_agent.errors import members
 from parallel_agent.result import Result
 from parallel_agent.run import Run
 from parallel_agent.runner import Runner
@@ -118,7 +119,7 @@ def run_once(
         random=Random(seed),  # noqa: S311  # jitter, no secret
     )
     events: list[Event] = []
-    results: list[Result] = []
+    opened: list[Run] = []
     errors: list[BaseException] = []
 
     async def main() -> None:
@@ -128,6 +129,7 @@ def run_once(
             with controller.scope:
                 try:
                     async with runner.open(message) as run:
+                        opened.append(run)
                         if read is None:
                             async for event in run:
                                 events.append(event)  # noqa: PERF401  # what came before a failure counts
@@ -135,7 +137,6 @@ def run_once(
                             await read(run)
                 except Exception as exc:  # noqa: BLE001  # what the run failed with
                     errors.append(exc)
-                results.append(run.result)
             controller.stop_steering()
             nursery.cancel_scope.cancel()
 
@@ -149,7 +150,7 @@ def run_once(
         raise failure
     error = failure or (errors[0] if errors else None)
     return Trial(
-        results[0] if results else None,
+        opened[0].result if opened else None,
         error,
         tuple(events),
         getattr(chooser, "schedule", Schedule()),
@@ -159,6 +160,4 @@ def run_once(
 
 
 def _is_about(error: BaseException, kind: type[BaseException]) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(kind) is not None
-    return isinstance(error, kind)
+    return isinstance(error, kind) or any(_is_about(part, kind) for part in members(error))

@@ -6,10 +6,10 @@ Pure: nothing here waits.
 from __future__ import annotations
 
 import gc
+import inspect
 import linecache
-import sys
 from pathlib import Path
-from types import AsyncGeneratorType, CodeType, FrameType
+from types import CodeType, FrameType
 from typing import Any, Final
 
 import trio
@@ -34,7 +34,7 @@ _REASONS: Final = {
 
 def caller() -> str:
     """Return file and line of the nearest code that is not the runtime's; "" if there is none."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # the documented way to walk the stack
+    frame: FrameType | None = inspect.currentframe()
     while frame is not None:
         code = frame.f_code
         if not _is_inside(code, _OURS) and not _is_inside(code, _TRIO):
@@ -80,7 +80,7 @@ def _frames(work: Any) -> list[tuple[CodeType, int]]:
                 break
         else:
             # What `agen.asend()` and such return does not say whose it is.
-            behind = gc.get_referents(inner)
-            inner = next((one for one in behind if isinstance(one, AsyncGeneratorType)), None)
+            behind: list[Any] = gc.get_referents(inner)
+            inner = next((one for one in behind if hasattr(one, "ag_frame")), None)
             inner = inner or next((one for one in behind if hasattr(one, "cr_frame")), None)
     return found

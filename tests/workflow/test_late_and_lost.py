@@ -50,10 +50,10 @@ async def test_an_event_passed_on_after_its_agent_has_ended_is_refused_there_and
 
 
 class _Broken(Barrier):
-    def on_outcome(self, outcome: Outcome, tally: Tally) -> Verdict:
+    def on_outcome(self, _outcome: Outcome, _tally: Tally) -> Verdict:
         raise LookupError
 
-    def failure(self, outcomes: Any) -> None:
+    def failure(self, _outcomes: Any) -> None:
         return None
 
 
@@ -77,7 +77,8 @@ async def test_what_a_policy_raises_while_the_block_fails_is_a_note_on_that(
 
 
 async def test_a_slot_that_is_handed_over_is_noted_before_its_taker_runs() -> None:
-    limiter, taken = Limiter(1), []
+    limiter = Limiter(1)
+    taken: list[Limiter] = []
     await limiter.acquire(taken=taken)
     assert taken == [limiter]
     second: list[Limiter] = []

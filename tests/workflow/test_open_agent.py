@@ -464,6 +464,51 @@ def test_a_block_is_entered_once() -> None:
     assert run_tree(doing(body)).result.text == "refused"
 
 
+def _in_a_plain_with(block: Any) -> None:
+    with block:
+        pass
+
+
+async def _awaited(block: Any) -> None:
+    await block
+
+
+async def _iterated_over(block: Any) -> None:
+    async for _ in block:
+        pass
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda block: block.receive(),
+        lambda block: block.drop(Event()),
+        lambda block: block.output,
+        _in_a_plain_with,
+        _awaited,
+        _iterated_over,
+    ],
+)
+def test_using_it_without_its_block_says_how_to_open_one(
+    use: Callable[[Any], Awaitable[None] | None],
+) -> None:
+    async def misuse(block: Any) -> None:
+        result = use(block)
+        if result is not None:
+            await result
+
+    @agent
+    async def forgets(ctx: InvocationContext) -> str:
+        with pytest.raises(ReadError) as refused:
+            await misuse(ctx.open_agent(leaf("child", "x")))
+        with pytest.raises(AttributeError, match="'OpenAgent' object has no attribute 'received'"):
+            ctx.open_agent(leaf("child", "x")).received  # type: ignore[attr-defined]  # noqa: B018  # on purpose
+        return str(refused.value)
+
+    ended = run_tree(forgets)
+    assert "`async with ctx.open_agent(agent, input) as events:`" in ended.result.text
+
+
 def test_a_block_that_is_never_entered_runs_nothing() -> None:
     diary: Diary = []
 
@@ -1234,7 +1279,7 @@ class Script:
     leave: int | None = None
 
 
-whats: st.SearchStrategy[What] = st.sampled_from(
+things: st.SearchStrategy[What] = st.sampled_from(
     ["write", "add", "emit", "delta", "partial", "output", "pause", "look"]
 )
 
@@ -1243,7 +1288,7 @@ whats: st.SearchStrategy[What] = st.sampled_from(
 def scripts(draw: st.DrawFn) -> Script:
     names = "abc"[: draw(st.integers(1, 3))]
     return Script(
-        tuple(Branch(name, tuple(draw(st.lists(whats, max_size=7)))) for name in names),
+        tuple(Branch(name, tuple(draw(st.lists(things, max_size=7)))) for name in names),
         tuple(draw(st.lists(st.sampled_from(["pass", "drop", "hold"]), min_size=1, max_size=8))),
         tuple(draw(st.lists(st.integers(0, 5), min_size=1, max_size=4))),
         draw(st.none() | st.none() | st.integers(0, 6)),

@@ -461,7 +461,7 @@ def test_a_tree_shows_its_policy_and_limit() -> None:
     assert (ParallelAgent("p").barrier, ParallelAgent("p").max_concurrency) == (FailFast(), None)
 
 
-class AtMost(Barrier):
+class NoMore(Barrier):
     """A policy of one's own: so many failures are none."""
 
     def __init__(self, failures: int, error: Exception | None = None) -> None:
@@ -480,21 +480,21 @@ class AtMost(Barrier):
 def test_a_policy_of_ones_own_decides_what_is_cancelled_and_raised() -> None:
     errors = [ValueError("a"), ValueError("b")]
     members = [leaf("a", 1, errors[0]), leaf("b", 2, errors[1]), leaf("c", 9)]
-    assert run_tree(fan(AtMost(2), *members)).time == 9
-    ended = run_tree(fan(AtMost(1), *members))
+    assert run_tree(fan(NoMore(2), *members)).time == 9
+    ended = run_tree(fan(NoMore(1), *members))
     assert (ended.error, ended.time) == (errors[1], 2)
     assert statuses(ended) == ["failed", "failed", "cancelled"]
 
 
 def test_a_policy_of_ones_own_may_raise_an_error_of_its_own() -> None:
     error = RuntimeError("too many")
-    ended = run_tree(fan(AtMost(0, error), leaf("a", ValueError("x")), leaf("b", 9)))
+    ended = run_tree(fan(NoMore(0, error), leaf("a", ValueError("x")), leaf("b", 9)))
     assert ended.error is error
     assert "another branch failed too: fan/a: ValueError: x" in ended.notes
 
 
 def test_a_policy_that_fails_itself_ends_the_fan_out_and_hides_nothing() -> None:
-    class Broken(AtMost):
+    class Broken(NoMore):
         def on_outcome(self, outcome: Outcome, tally: Tally) -> Verdict:
             raise ZeroDivisionError(outcome, tally)
 
