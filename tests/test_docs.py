@@ -21,6 +21,7 @@ import trio
 import trio.testing
 
 import parallel_agent
+import parallel_agent.testing
 import session
 from docs import generate
 
@@ -181,7 +182,10 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
 # ------------------------------------------------------------------- what pages say of the code
 
 
-@pytest.mark.parametrize("door", [parallel_agent, session], ids=lambda door: door.__name__)
+DOORS: Final = [parallel_agent, session, parallel_agent.testing]
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
 def test_the_reference_names_everything_that_is_exported(door: Any) -> None:
     reference = (ROOT / "docs" / "reference.md").read_text("utf-8")
     assert [name for name in door.__all__ if f"`{name}" not in reference] == []
