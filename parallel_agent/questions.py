@@ -71,6 +71,7 @@ class _Open:
     schema: Schema[Any] | None
     activation: Activation
     about: str  # the path of the activation that it is about: the one that asks, or has failed
+    asked_at: int = -1  # its place in the log
     answered: bool = False
     arrived: bool = False
     answer: Any = None
@@ -122,7 +123,8 @@ class Requests:
         return f"unanswered: {listed(names)}" if names else None
 
     def _waited_for(self) -> list[_Open]:
-        return [one for one in self._left.values() if one.is_waited_for()]
+        left = [one for one in self._left.values() if one.is_waited_for()]
+        return sorted(left, key=lambda one: one.asked_at)
 
     def leave(self, one: _Open) -> None:
         """Keep a question, now closed, that the next run is to be asked."""
@@ -218,6 +220,7 @@ class Requests:
             if request is not None and one is not None:
                 # As it was recorded: a plugin may have put it in other words.
                 one.shown = attrs.evolve(one.shown, prompt=request.prompt)
+                one.asked_at = position
                 self._open[request.id] = one
         self._looked_at = len(events)
 

@@ -43,7 +43,9 @@ _trouble = _trouble_with("click") or _trouble_with("rich")
 _command: click.Command | None = None
 if _trouble is None:
     from parallel_agent.cli.commands import cli
+    from parallel_agent.cli.replay import replay
 
+    cli.add_command(replay)
     _command = cli
 
 

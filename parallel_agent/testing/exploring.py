@@ -74,6 +74,11 @@ class ExplorationError(AssertionError):
         self.races = races
         super().__init__(str(self))
 
+    @property
+    def drawing(self) -> str:
+        """The run, as a small sequence diagram."""
+        return draw(self.trial.steps)
+
     def __str__(self) -> str:
         choices = list(self.trial.schedule.choices)
         return (
@@ -81,7 +86,7 @@ class ExplorationError(AssertionError):
             f"{type(self.error).__name__}: {self.error}\n\n"
             f"schedule: {choices}\n"
             f"to replay: replay(make_tree, check, Schedule({choices}))\n\n"
-            f"{draw(self.trial.steps)}"
+            f"{self.drawing}"
         ) + "".join(f"\n\n{race}" for race in self.races)
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
 from typing import Any, Final, cast
 
 import attrs
 
-__all__ = ["MANY", "call", "code_of", "print_code"]
+__all__ = ["MANY", "call", "code_of", "print_code", "print_lines"]
 
 MANY: Final = "parallel_agent.testing.many"
 """Marks a field, in its metadata, whose items are positional arguments of their own."""
@@ -27,8 +28,10 @@ def code_of(value: object) -> str:
     match value:
         case float() if not math.isfinite(value):
             return f"float({str(value)!r})"
+        case Enum():
+            return f"{type(value).__name__}.{value.name}"
         case type():
-            return value.__name__
+            return cast("type[Any]", value).__name__
         case BaseException():
             return repr(value)
         case list():
@@ -47,12 +50,12 @@ def code_of(value: object) -> str:
             return repr(value)
 
 
-def _call_of(value: Any) -> str:
+def _call_of(value: object) -> str:
     """Show an attrs object as a call, without what is as it would be anyway."""
-    kind: type[Any] = type(value)
+    kind = type(value)
     arguments: list[str] = []
     skipped = False
-    for field in attrs.fields(kind):
+    for field in attrs.fields(cast("type[attrs.AttrsInstance]", kind)):
         if not field.init:
             continue
         item: Any = getattr(value, field.name)
@@ -94,9 +97,14 @@ def _between(first: str, items: Sequence[str], last: str) -> str:
 
 
 def print_code(value: object, printer: Any, cycle: bool) -> None:  # noqa: FBT001  # Hypothesis calls it
-    """Tell Hypothesis to print what ``repr`` says, line by line."""
+    """Tell Hypothesis to print what ``repr`` says: as ``_repr_pretty_`` of a class."""
     del cycle
-    for number, line in enumerate(repr(value).split("\n")):
+    print_lines(repr(value), printer)
+
+
+def print_lines(text: str, printer: Any) -> None:
+    """Tell Hypothesis to print ``text``, line by line."""
+    for number, line in enumerate(text.split("\n")):
         if number:
             printer.break_()
         printer.text(line)

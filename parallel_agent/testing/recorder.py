@@ -77,7 +77,7 @@ class Recorder:
         try:
             async with opened as self._run:
                 async for event in self._run:
-                    self.events.append(event)  # noqa: PERF401  # what came before a failure counts
+                    self.events.append(event)
         except Exception as exc:  # noqa: BLE001  # what the run failed with
             self.error = exc
 

@@ -16,26 +16,28 @@ from parallel_agent.agent import Agent, AgentOptions
 from parallel_agent.barrier import FailFast
 from parallel_agent.context import InvocationContext
 from parallel_agent.questions import NO_DEFAULT
-from parallel_agent.testing.printing import call, code_of, listed, print_code
-from parallel_agent.testing.script import (
+from parallel_agent.testing.acts import (
     Adds,
     Asks,
-    Calls,
-    CleansUp,
     Contributes,
     Emits,
     Escalates,
     Outputs,
-    Raises,
     Reads,
     Receives,
-    ScriptStep,
     Signals,
     Sleeps,
     TransfersTo,
     WaitsFor,
-    Within,
     Writes,
+)
+from parallel_agent.testing.printing import call, code_of, listed, print_code
+from parallel_agent.testing.script import (
+    Calls,
+    CleansUp,
+    Raises,
+    ScriptStep,
+    Within,
     as_steps,
     play,
 )

@@ -32,8 +32,8 @@ def virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `trio.run` never wait."""
     run = trio.run
 
-    def run_in_virtual_time(*args: Any) -> Any:
-        return run(*args, clock=MockClock(autojump_threshold=0))
+    def run_in_virtual_time(*args: Any, **options: Any) -> Any:
+        return run(*args, **{"clock": MockClock(autojump_threshold=0), **options})
 
     monkeypatch.setattr(trio, "run", run_in_virtual_time)
 

@@ -55,6 +55,7 @@ async def forks_under_a_limit(pa: Any, session: Any) -> Any:
     @pa.agent
     async def lead(ctx: Any) -> str:
         await ctx.map(worker, [1, 2], max_concurrency=1)
+        await ctx.fan_out([worker])
         async with ctx.open_fan_out(max_concurrency=1) as group:
             handle = group.start(listens)
             ctx.state["started"] = True  # recorded before it starts

@@ -19,7 +19,7 @@ PA, SESSION, FAULTS = instrumented()
 
 AFTER_THE_END = (
     "parallel_agent.run:OpenRun.__aexit__ await checkpoint_if_cancelled()",
-    "parallel_agent.runner:Runner.run with self.open(",
+    "parallel_agent.runner:Runner.run with self._open(",
 )
 """What is cancelled after these was over before."""
 

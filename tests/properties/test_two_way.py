@@ -314,8 +314,10 @@ class Stage:
                     return
                 try:
                     await run.respond(request.id, number)
-                except ResponseRefusedError:  # time was over in the same step
-                    assert request.id not in [one.id for one in run.pending]
+                except ResponseRefusedError as error:
+                    # Time was over in the same step, or the run has ended without the answer.
+                    is_left = "this one has ended" in str(error)
+                    assert is_left is (request.id in [one.id for one in run.pending])
                     return
                 self.report.notes.append(Answered(request.id, number))
             case _:
@@ -389,7 +391,7 @@ class Stage:
         report.status = run.result.status
         report.live = dict(run._stream.session.state)
         assert report.stored.events == list(run.result.events)
-        assert run.pending == ()
+        assert (run.pending != ()) is (report.status is Status.WAITING)
         return report
 
 

@@ -297,6 +297,22 @@ async def test_of_many_questions_the_reason_names_a_few(autojump_clock: MockCloc
     assert len(str(ended.result.reason)) < 200
 
 
+async def test_what_a_run_waits_for_is_listed_oldest_first(autojump_clock: MockClock) -> None:
+    async def late(ctx: InvocationContext) -> None:
+        await trio.sleep(1)
+        try:
+            await ctx.request_input("first?")
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(5)
+
+    tree = ParallelAgent(
+        "fan", [leaf("c", 3, lambda ctx: ctx.request_input("second?")), leaf("b", late)]
+    )
+    ended = await suspended(tree)
+    assert [one.prompt for one in ended.run.pending] == ["first?", "second?"]
+
+
 async def test_the_question_what_to_do_about_a_failure_is_listed(
     autojump_clock: MockClock,
 ) -> None:
