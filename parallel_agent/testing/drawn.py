@@ -126,16 +126,12 @@ def _cleans_up(steps: list[_MakeStep], shielded: bool) -> _MakeStep:  # noqa: FB
 
 
 def _plain_steps(allowed: Allowed) -> st.SearchStrategy[_MakeStep]:
-    def emit(labels: _Labels) -> ScriptStep:
-        return emits(labels.next())
-
-    ways: list[st.SearchStrategy[_MakeStep]] = [st.just(emit)]
+    ways: list[st.SearchStrategy[_MakeStep]] = []
 
     def add(step: st.SearchStrategy[ScriptStep]) -> None:
         ways.append(step.map(lambda made: lambda _labels: made))
 
     add(st.builds(sleeps, _SLEEPS))
-    ways.append(st.just(emit))
     if allowed.state:
         key = st.sampled_from(KEYS)
         add(st.builds(writes, key, _NUMBERS))
@@ -152,7 +148,8 @@ def _plain_steps(allowed: Allowed) -> st.SearchStrategy[_MakeStep]:
         )
     if allowed.failures:
         ways.append(st.just(lambda labels: raises(ValueError(labels.name))))
-    return st.one_of(ways)
+    emit: st.SearchStrategy[_MakeStep] = st.just(lambda labels: emits(labels.next()))
+    return st.one_of([emit] * len(ways) + ways)
 
 
 _ASKING = 3.5  # seconds after which a question that nobody answers has its default
@@ -193,8 +190,8 @@ def _shapes(draw: st.DrawFn, allowed: Allowed, depth: int, *, below_root: bool) 
 _KINDS = st.integers(0, len(_AT_ROOT) - 1)
 _ITERATIONS = st.integers(1, 3)
 _CONCURRENCY = st.sampled_from([None, None, None, 2, 1])
-_RETRIES = st.sampled_from([None, None, None, Retry(2, jitter=0), Retry(2, initial_delay=0)])
-_TIMEOUTS = st.sampled_from([None, None, None, None, 2.5, 1.5, 0.5])
+_RETRIES = st.sampled_from([*[None] * 4, Retry(2, jitter=0), Retry(2, initial_delay=0)])
+_TIMEOUTS = st.sampled_from([*[None] * 9, 2.5, 1.5, 0.5])
 _RARELY = st.sampled_from([False, False, False, True])
 
 

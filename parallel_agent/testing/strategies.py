@@ -146,13 +146,18 @@ _CHOICES = st.integers(0, 11)
 # State.
 
 _TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+_NAMES = st.sampled_from("xyz") | _TEXTS.filter(lambda text: ":" not in text and text != "")
 _SCOPES = ("", "app:", "user:", "temp:")
 
 
 def state_keys(*, scopes: Iterable[str] = _SCOPES) -> st.SearchStrategy[str]:
     """Draw keys of the state, of all scopes; the same ones often enough to meet."""
-    names = st.sampled_from("xyz") | _TEXTS.filter(lambda text: ":" not in text and text != "")
-    return st.builds(str.__add__, st.sampled_from(tuple(scopes)), names)
+    return _scoped_names(st.sampled_from(tuple(scopes)))
+
+
+@st.composite
+def _scoped_names(draw: st.DrawFn, scopes: st.SearchStrategy[str]) -> str:
+    return draw(scopes) + draw(_NAMES)
 
 
 def state_values() -> st.SearchStrategy[Any]:
@@ -181,9 +186,7 @@ def contents() -> st.SearchStrategy[Content]:
         st.builds(FunctionResponse, _TEXTS, _objects(), ids),
         st.builds(InlineData, st.binary(max_size=8), st.sampled_from(["text/plain", "image/png"])),
     )
-    return st.builds(
-        Content, st.lists(part, max_size=3).map(tuple), st.sampled_from(["model", "user", None])
-    )
+    return st.builds(Content, st.lists(part, max_size=3), st.sampled_from(["model", "user", None]))
 
 
 def events(*, partial: bool | None = None, escalations: bool = True) -> st.SearchStrategy[Event]:

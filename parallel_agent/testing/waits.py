@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import trio
 
-__all__ = ["caller", "describe_wait"]
+__all__ = ["caller", "describe_wait", "is_ours", "waits_below", "waits_inside"]
 
 _OURS: Final = str(Path(__file__).parent.parent)
 _TESTING: Final = str(Path(__file__).parent)
@@ -22,14 +22,18 @@ _TRIO: Final = str(Path(trio.__file__).parent)
 
 _REASONS: Final = {
     "receive": "for a message",
-    "request_input": "for a person's answer",
+    "ask": "for a person's answer",
     "acquire": "for a slot of a limiter",
     "offer": "for whoever reads its events",
     "run_child": "for an agent below it",
     "fan_out": "for its branches",
+    "_join": "for its branches",
     "emit": "for the reader to come back",
+    "read": "for an event",
 }
-"""What a task waits for that waits inside these functions of ours. The first that fits counts."""
+"""What a task waits for that waits inside these functions of ours. The last that fits counts."""
+
+_BELOW: Final = frozenset({"run_child", "fan_out", "_join"})
 
 
 def caller() -> str:
@@ -38,10 +42,13 @@ def caller() -> str:
     while frame is not None:
         code = frame.f_code
         if not _is_inside(code, _OURS) and not _is_inside(code, _TRIO):
-            name = Path(code.co_filename).name
-            return "" if code.co_filename.startswith("<frozen") else f"{name}:{frame.f_lineno}"
-        if code.co_name == "_stepped" and _is_inside(code, _TESTING):
-            return ""  # above it stands the scheduler
+            return "" if code.co_filename.startswith("<frozen") else _place(code, frame.f_lineno)
+        if _is_inside(code, _OURS):
+            yields = _generator(frame)
+            if yields is not None:
+                return _place(yields.f_code, yields.f_lineno)
+            if code.co_name == "_stepped":
+                return ""  # above it stands the scheduler
         frame = frame.f_back
     return ""
 
@@ -50,31 +57,79 @@ def describe_wait(work: Any) -> str:
     """Say where a suspended coroutine waits, and for what, as far as that can be seen."""
     where = ""
     reason = ""
-    for code, line in _frames(work):
+    for frame in _frames(work):
+        code = frame.f_code
         if _is_inside(code, _TRIO):
             break
         if _is_inside(code, _OURS):
-            reason = reason or _REASONS.get(code.co_name, "")
-        else:
-            text = linecache.getline(code.co_filename, line).strip()
-            where = f"at {Path(code.co_filename).name}:{line}" + (f", `{text}`" if text else "")
+            reason = _reason(frame) or reason
+            yields = _generator(frame)
+            frame = yields or frame
+        if not _is_inside(frame.f_code, _OURS):
+            where = _at(frame.f_code, frame.f_lineno)
             reason = ""  # what counts is what the innermost code of the agent's waits for
     return " ".join(part for part in (reason, where) if part) or "inside the runtime"
+
+
+def waits_inside(work: Any, names: frozenset[str]) -> bool:
+    """Return whether a suspended coroutine waits inside one of these functions of ours."""
+    return any(
+        frame.f_code.co_name in names and _is_inside(frame.f_code, _OURS) for frame in _frames(work)
+    )
+
+
+def waits_below(work: Any) -> bool:
+    """Return whether a suspended coroutine waits for agents that it has started."""
+    found = ""
+    for frame in _frames(work):
+        if _is_inside(frame.f_code, _OURS):
+            name = frame.f_code.co_name
+            found = name if name in _REASONS else found
+        elif not _is_inside(frame.f_code, _TRIO):
+            found = ""
+    return found in _BELOW
+
+
+def _reason(frame: FrameType) -> str:
+    reason = _REASONS.get(frame.f_code.co_name, "")
+    name = getattr(frame.f_locals.get("self"), "name", "") if reason.endswith("limiter") else ""
+    return f"{reason} ({name})" if name else reason
+
+
+def _generator(frame: FrameType) -> FrameType | None:
+    """Return where the generator stands whose event the runtime emits in ``frame``, if it does."""
+    if frame.f_code.co_name != "_step_through":
+        return None
+    return getattr(frame.f_locals.get("agen"), "ag_frame", None)
+
+
+def _place(code: CodeType, line: int) -> str:
+    return f"{Path(code.co_filename).name}:{line}"
+
+
+def _at(code: CodeType, line: int) -> str:
+    text = linecache.getline(code.co_filename, line).strip()
+    return f"at {_place(code, line)}" + (f", `{text}`" if text else "")
 
 
 def _is_inside(code: CodeType, folder: str) -> bool:
     return code.co_filename.startswith(folder)
 
 
-def _frames(work: Any) -> list[tuple[CodeType, int]]:
-    """Return code and line of each frame of a suspended coroutine, outermost first."""
-    found: list[tuple[CodeType, int]] = []
+def is_ours(code: CodeType | None) -> bool:
+    """Return whether code is the runtime's. The kit's scripted agents are like users' own."""
+    return code is not None and _is_inside(code, _OURS) and not _is_inside(code, _TESTING)
+
+
+def _frames(work: Any) -> list[FrameType]:
+    """Return the frames of a suspended coroutine, outermost first."""
+    found: list[FrameType] = []
     inner: Any = work
     while inner is not None:
         for prefix in ("cr", "gi", "ag"):
             frame = getattr(inner, f"{prefix}_frame", None)
             if frame is not None:
-                found.append((frame.f_code, frame.f_lineno))
+                found.append(frame)
                 following = "gi_yieldfrom" if prefix == "gi" else f"{prefix}_await"
                 inner = getattr(inner, following, None)
                 break

@@ -6,19 +6,75 @@ Sync throughout: nothing here blocks.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, final
 
+from parallel_agent.activation import Activation
+from parallel_agent.branch import Branch
+from parallel_agent.lane import Lane
 from parallel_agent.overlay import State
+from parallel_agent.shared_state import Layer, SharedState
 from parallel_agent.testing.steps import EVERY_KEY, Access
 from parallel_agent.testing.waits import caller
+from session.event import Event
 
-__all__ = ["watch_state"]
+__all__ = ["StateWatch"]
+
+
+@final
+class StateWatch:
+    """Watches the state of activations.
+
+    Args:
+        tell: told of each access; in worker threads, too, if agents are plain functions.
+    """
+
+    def __init__(self, tell: Callable[[Access], None]) -> None:
+        """Watch nobody yet."""
+        self._tell = tell
+        self._forked: dict[Branch, list[Branch]] = {}
+        # A class of its own: state has no room for who watches it.
+        self._state_type = type("State", (_Watched,), {"__slots__": (), "watch": self})
+
+    def adopt(self, activation: Activation) -> None:
+        """Watch the state of an activation that has just been made."""
+        branch, parent = activation.lane.branch, activation.parent
+        if parent is not None and branch.parent is parent.lane.branch:
+            self._forked.setdefault(branch.parent, []).append(branch)
+        activation.state = self._state_type(
+            activation.invocation.shared, activation.lane, activation.state.layer
+        )
+
+    def event(self, activation: Activation, event: Event) -> None:
+        """Tell of what an event writes that is about to be emitted, beside the agent's state."""
+        if not event.partial:
+            for key in event.explicit_delta:
+                self.access(activation.lane, activation.invocation.shared, key, writes=True)
+
+    def access(self, lane: Lane, shared: SharedState, key: str, *, writes: bool) -> None:
+        """Tell of an access by the code that runs now."""
+        line = lane.branch
+        # `forked` moves on when a branch begins later than it was made.
+        forks = self._forked.get(line, ())
+        self._tell(
+            Access(
+                key,
+                writes=writes,
+                branch=line.name,
+                where=caller(),
+                line=line,
+                tick=max([branch.forked for branch in forks], default=0),
+                combined=key in shared.reducers,
+            )
+        )
 
 
 class _Watched(State):
-    __slots__ = ()
-    tell: ClassVar[Callable[[Access], None]]
-    busy: ClassVar[bool] = False
+    __slots__ = ("_busy",)
+    watch: ClassVar[StateWatch]
+
+    def __init__(self, shared: SharedState, lane: Lane, layer: Layer | None = None) -> None:
+        super().__init__(shared, lane, layer)
+        self._busy = False
 
     def _visible(self, key: str) -> Any:
         self._note(key, writes=False)
@@ -38,31 +94,12 @@ class _Watched(State):
         self._write(super().contribute, key, value)
 
     def _write(self, write: Callable[[str, Any], None], key: str, value: Any) -> None:
-        kind = type(self)
-        kind.busy = True
+        self._busy = True
         try:
             write(key, value)
         finally:
-            kind.busy = False
+            self._busy = False
 
     def _note(self, key: str, *, writes: bool) -> None:
-        if self.busy:
-            return
-        line = self._lane.branch
-        shared = self._shared
-        type(self).tell(
-            Access(
-                key,
-                writes=writes,
-                branch=line.name,
-                where=caller(),
-                seq=shared.session.last_seq,
-                combined=key in shared.reducers,
-                line=line,
-            )
-        )
-
-
-def watch_state(tell: Callable[[Access], None]) -> type[State]:
-    """Return a class of state that tells of every access."""
-    return type("State", (_Watched,), {"__slots__": (), "tell": staticmethod(tell)})
+        if not self._busy:
+            self.watch.access(self._lane, self._shared, key, writes=writes)

@@ -67,6 +67,7 @@ __all__ = [
     "explored_by",
     "nodes_of",
     "perform",
+    "split",
 ]
 
 USER: Final = "user"
@@ -76,8 +77,8 @@ USER: Final = "user"
 OnCancel: TypeAlias = Literal["passes", "returns", "fails"]
 
 
-def _acts(acts: str) -> tuple[str, ...]:
-    return tuple(acts.split())
+def _acts(acts: str | Iterable[str]) -> tuple[str, ...]:
+    return tuple(acts.split() if isinstance(acts, str) else acts)
 
 
 def _nodes(nodes: Iterable[Node]) -> tuple[Node, ...]:
@@ -90,7 +91,7 @@ class Worker:
 
     Attributes:
         acts: what it does: ``say``, ``stop`` (an escalating event), ``write`` (a key of its own),
-            ``share`` (a key of all), ``look``, ``nap``, ``wait`` (for ever), ``ask``, ``fail``.
+            ``share`` (a key of all), ``look``, ``nap``, ``wait`` (for ever), ``ask``, ``fail``, ``win`` (return a value).
         clean_up: what it does, under a shield, when it is cancelled.
         when_cancelled: what comes after that; ``"returns"`` swallows the cancellation.
         again: what it does in every attempt after the first, if something else.
@@ -185,6 +186,13 @@ def nodes_of(tree: Node) -> Iterator[Node]:
             todo.extend(reversed(node.members))
 
 
+def split(path: str) -> tuple[str, int]:
+    """Return a path without the number of its attempt, and that number."""
+    above, slash, segment = path.rpartition("/")
+    name, _, attempt = segment.partition("~")
+    return f"{above}{slash}{name}", int(attempt or 1)
+
+
 # The notebook.
 
 
@@ -239,10 +247,11 @@ class Wrote:
 
 @attrs.frozen(eq=False)
 class Asked:
-    """It asks a person."""
+    """It asks a person ``text``."""
 
     path: str
     attempt: int
+    text: str
 
 
 @attrs.frozen(eq=False)
@@ -309,7 +318,6 @@ class Book:
     leaks: list[str] = attrs.field(factory=list)
     run: Run | None = None
     error: BaseException | None = None
-    _tries: dict[str, int] = attrs.field(factory=dict)
     _struck: set[tuple[str, int]] = attrs.field(factory=set)
 
     def of(self, kind: type[Any]) -> list[Any]:
@@ -343,8 +351,7 @@ class Book:
 
     @contextmanager
     def life(self, ctx: InvocationContext, node: Worker | None = None) -> Iterator[int]:
-        path = ctx.path
-        attempt = self._tries[path] = self._tries.get(path, 0) + 1
+        path, attempt = split(ctx.path)
         self.entries.append(Began(path, attempt, node))
         error: BaseException | None = None
         try:
@@ -362,7 +369,7 @@ class Book:
     async def emit(
         self, ctx: InvocationContext, attempt: int, event: Event, *, shielded: bool = False
     ) -> None:
-        call = Called(ctx.path, attempt, event, shielded)
+        call = Called(split(ctx.path)[0], attempt, event, shielded)
         self.entries.append(call)
         try:
             await ctx.emit(event)
@@ -419,7 +426,7 @@ def build(tree: Node, book: Book) -> Agent:
 def _build_worker(node: Worker, book: Book) -> Agent:
     async def work(ctx: InvocationContext) -> Any:
         with book.life(ctx, node) as attempt:
-            path = ctx.path
+            path, _ = split(ctx.path)
             book.set_mark(path)
             acts = node.acts if attempt == 1 or not node.again else node.again
             try:
@@ -434,7 +441,7 @@ def _build_worker(node: Worker, book: Book) -> Agent:
                 if node.when_cancelled == "returns":
                     return "stolen"
                 raise
-            return f"{path} has won"
+            return f"{path} wins" if "win" in acts else None
 
     retry = Retry(node.tries, initial_delay=0, jitter=0) if node.tries > 1 else None
     return agent(work, name=node.name, retry=retry)
@@ -448,7 +455,7 @@ async def _act(
     *,
     shielded: bool = False,
 ) -> None:
-    path = ctx.path
+    path, _ = split(ctx.path)
     for number, act in enumerate(acts):
         text = f"{path} {attempt} {'bye ' if shielded else ''}{number}"
         match act:
@@ -469,8 +476,10 @@ async def _act(
             case "wait":
                 await trio.sleep_forever()
             case "ask":
-                book.entries.append(Asked(path, attempt))
+                book.entries.append(Asked(path, attempt, text))
                 assert await ctx.request_input(text, schema=bool) is True
+            case "win":
+                return
             case "fail":
                 message = f"{path} {attempt}"
                 raise LeafFailedError(message)
@@ -482,7 +491,7 @@ async def _act(
 def _build_fan(fan: Fan, book: Book) -> Agent:
     agents = [build(member, book) for member in fan.members]
 
-    async def work(ctx: InvocationContext) -> Any:
+    async def work(ctx: InvocationContext) -> None:
         with book.life(ctx) as attempt:
             path = ctx.path
             book.set_mark(path)
@@ -494,13 +503,15 @@ def _build_fan(fan: Fan, book: Book) -> Agent:
                     max_concurrency=fan.limit,
                 )
                 book.check_mark(path)
-                return [outcome.output for outcome in outcomes]
+                assert [outcome.name for outcome in outcomes] == [
+                    name for name, _node in fan.branches()
+                ]
+                return
             async with ctx.open_fan_out(barrier=fan.policy, max_concurrency=fan.limit) as group:
                 for member in agents:
                     group.start(member)
                     await book.emit(ctx, attempt, Event(f"{path} goes on"))
             book.check_mark(path)
-            return f"{path} is done"
 
     return agent(work, name=fan.name)
 

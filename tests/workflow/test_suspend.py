@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from parallel_agent import (
@@ -37,7 +39,7 @@ from parallel_agent import (
     agent,
 )
 from tests.kernel.scripted import BatchingService, SlowService, check_run, quiet
-from tests.workflow.trees import Diary, Ended, Yields, leaf, open_and_read, texts
+from tests.workflow.trees import Diary, Ended, Yields, leaf, open_and_read, run_tree, texts
 
 SUSPEND = RunConfig(on_wait="suspend")
 
@@ -297,20 +299,12 @@ async def test_of_many_questions_the_reason_names_a_few(autojump_clock: MockCloc
     assert len(str(ended.result.reason)) < 200
 
 
-async def test_what_a_run_waits_for_is_listed_oldest_first(autojump_clock: MockClock) -> None:
-    async def late(ctx: InvocationContext) -> None:
-        await trio.sleep(1)
-        try:
-            await ctx.request_input("first?")
-        finally:
-            with trio.CancelScope(shield=True):
-                await trio.sleep(5)
-
-    tree = ParallelAgent(
-        "fan", [leaf("c", 3, lambda ctx: ctx.request_input("second?")), leaf("b", late)]
-    )
-    ended = await suspended(tree)
-    assert [one.prompt for one in ended.run.pending] == ["first?", "second?"]
+@given(st.random_module())
+def test_what_a_run_waits_for_is_listed_in_the_order_of_the_questions(scheduler: object) -> None:
+    tree = ParallelAgent("fan", [asker(f"a{number}") for number in range(5)])
+    ended = run_tree(tree, run_config=SUSPEND)
+    asked = [event.request.id for event in ended.delivered if event.request is not None]
+    assert [one.id for one in ended.run.pending] == asked
 
 
 async def test_the_question_what_to_do_about_a_failure_is_listed(
