@@ -443,11 +443,12 @@ class OpenRun:
             core.conclude(broken=broken)
         if self._setup.plugins.after_run and core.result is not None:
             trouble = await self._setup.plugins.ran(InvocationContext(core.root), core.result)
-            first = error or stream.failure or late
+            # Asked for None, and not for their truth: an exception may have a length of 0.
+            first = next((one for one in (error, stream.failure, late) if one is not None), None)
             if isinstance(trouble, PluginError) and first is not None:
                 note_plugin(first, trouble)
-            elif first is None or not isinstance(trouble, trio.Cancelled):
-                late = trouble or late
+            elif trouble is not None and (first is None or not isinstance(trouble, trio.Cancelled)):
+                late = trouble
         if error is None:
             failure, stream.failure = stream.failure, None
             if failure is None:

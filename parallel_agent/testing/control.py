@@ -5,9 +5,10 @@ because it is about to emit. When nothing runs any more, the next is chosen amon
 go on; only when there is none, time passes, to the next moment at which something happens. So a
 run is a list of choices, and the same choices make the same run.
 
-What is steered are the tasks of activations, at each place where they go on after a wait, and
-every event before it is queued, whichever task of an agent's emits it. Plain functions run at
-once, and not in threads.
+What is steered are the tasks of agents, those of their own nurseries included, at each place where
+they go on after a wait, and every event before it is queued. Plain functions run at once, and not
+in threads. The reader is not steered; if it has several tasks, they go in the order of their
+making.
 
 Errors: when nothing can ever happen again, that is a `DeadlockError` which says who waits for
 what.
@@ -20,7 +21,7 @@ import math
 import time
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
-from typing import Any, Final, Protocol, final
+from typing import Any, Final, Protocol, cast, final
 
 import attrs
 import outcome
@@ -29,14 +30,11 @@ from trio.lowlevel import Abort, Task, checkpoint, current_task, reschedule, wai
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from parallel_agent.activation import Activation
-from parallel_agent.barrier import Policy, Rule
-from parallel_agent.crew import Crew
-from parallel_agent.lifecycle import Status
 from parallel_agent.steering import Gate
+from parallel_agent.testing.effects import Effects, NoticedRandom
 from parallel_agent.testing.errors import DeadlockError, EndlessRunError
 from parallel_agent.testing.steps import Access, Step
-from parallel_agent.testing.waits import describe_wait
-from parallel_agent.testing.watched import watch_state
+from parallel_agent.testing.waits import describe_wait, is_ours, waits_below
 from session.event import Event
 
 __all__ = ["AbandonedError", "Actor", "Chooser", "Controller"]
@@ -63,16 +61,22 @@ class Actor:
     Attributes:
         name: the path of its activation; from the second task of an agent on, with a number.
         rank: where it stands among the others: activations in the order of their making.
-        activation: whose task it is.
+        activation: whose task it is; None is the reader.
+        work: what it runs.
+        task: runs it.
+        event: what it is about to emit.
+        emitter: whose event that is: a branch that starts records what its fan-out has written.
+        causes: the positions of the steps without which it could not go.
     """
 
     name: str
     rank: tuple[int, int]
-    activation: Activation
-    work: Coroutine[Any, Any, None] | None = None
+    activation: Activation | None
+    work: Coroutine[Any, Any, Any] | None = None
     task: Task | None = None
-    event: Event | None = None  # what it is about to emit
-    enabled_by: int = -1
+    event: Event | None = None
+    emitter: Activation | None = None
+    causes: tuple[int, ...] = ()
 
 
 class Chooser(Protocol):
@@ -97,17 +101,29 @@ class _Gate:
     async def event(self, activation: Activation, event: Event) -> Event | None:
         """Wait until it may be emitted."""
         await self._controller.before_emit(activation, event)
-        return event if self._plugins is None else await self._plugins.event(activation, event)
+        passed = event if self._plugins is None else await self._plugins.event(activation, event)
+        if passed is not None:
+            self._controller.effects.emitting(activation, passed)
+        return passed
 
 
-class Controller:
+class Controller(trio.abc.Instrument):
     """Steers the runs that are opened while it is `parallel_agent.steering.STEERING`.
+
+    An instrument of the trio run, too: so it learns of the tasks that agents start.
 
     Args:
         clock: of the trio run, standing still.
         chooser: who decides.
         max_steps: how many steps are a run that never ends.
         on_access: told of every access to state.
+        reader_acts: whether the reader does more than read.
+
+    Attributes:
+        steps: what was done, in order.
+        swallowed: the paths of agents that were told of their cancellation, and returned.
+        failure: what has ended the run before its end.
+        scope: what it is to be run in.
     """
 
     inline = True
@@ -119,30 +135,32 @@ class Controller:
         *,
         max_steps: int,
         on_access: Callable[[Access], None] | None = None,
+        reader_acts: bool = False,
     ) -> None:
         """Begin with nothing to steer."""
         self.steps: list[Step] = []
         self.swallowed: list[str] = []
         self.failure: BaseException | None = None
         self.scope = trio.CancelScope()
+        self.effects = Effects(on_access, reader_acts=reader_acts)
         self._clock = clock
         self._chooser = chooser
         self._max_steps = max_steps
+        self._turns = 0
         self._free = False
         self._ranks: dict[Activation, int] = {}
-        self._live: dict[Activation, tuple[bool, bool]] = {}
-        self._crews: dict[Activation, Crew] = {}
-        self._mains: dict[Activation, Actor] = {}
-        self._others: dict[Task, Actor] = {}
-        self._counts: dict[Activation, int] = {}
+        self._actors: dict[Task, Actor] = {}
+        self._strangers: dict[tuple[Task, Activation], Actor] = {}
+        self._counts: dict[Activation | None, int] = {}
         self._held: dict[Actor, None] = {}
-        self._current: Step | None = None
-        self._current_actor: Actor | None = None
+        self._outside: dict[Actor, None] = {}
+        self._current: Actor | None = None
         self._grace = MAX_GRACE
         self._struck: set[Activation] = set()
-        self._touchy: set[Activation] = set()
-        self._on_access = on_access
-        self._state_type = watch_state(self.note_access)
+
+    def random(self, seed: int) -> NoticedRandom:
+        """Return the random numbers of the run."""
+        return NoticedRandom(self.effects, seed)
 
     # What a run asks: `parallel_agent.steering.Steering`.
 
@@ -153,20 +171,12 @@ class Controller:
     def adopt(self, activation: Activation) -> None:
         """Learn of an activation, and watch its state."""
         self._ranks[activation] = len(self._ranks)
-        crew = getattr(activation.on_escalate, "__self__", None)
-        if isinstance(crew, Crew):
-            self._crews[activation] = crew
-        self._live[activation] = (False, False)
-        state = activation.state
-        activation.state = self._state_type(
-            activation.invocation.shared, activation.lane, state.layer
-        )
+        self.effects.adopt(activation)
 
     def run(self, activation: Activation, work: Coroutine[Any, Any, None]) -> Awaitable[None]:
         """Run an activation's work, one step at a time."""
-        actor = Actor(activation.place.path, (self._ranks[activation], 0), activation, work)
-        self._mains[activation] = actor
-        return self._stepped(actor, work)
+        name = self.effects.name(activation)
+        return self._stepped(Actor(name, (self._ranks[activation], 0), activation, work), work)
 
     async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a plain function at once."""
@@ -175,67 +185,78 @@ class Controller:
 
     def note(self, activation: Activation, what: str) -> None:
         """Learn that the step of ``activation`` has to do with others, or that its code is over."""
-        if what == "returned":
-            if activation in self._struck and _is_cancelled(activation):
-                self.swallowed.append(activation.place.path)
-            return
-        step = self._current
-        if step is None:
-            return
-        if what == "history":
-            step.sees_events = True
-            return
-        step.decisive = True
-        if what == "schedule":
-            self._touchy.add(activation)  # what comes after it, too
-
-    def note_access(self, access: Access) -> None:
-        """Learn that a state key was looked at."""
-        if self._current is not None:
-            self._current.accesses.append(access)
-        if self._on_access is not None:
-            self._on_access(access)
+        if what != "returned":
+            self.effects.note(activation, what)
+        elif activation in self._struck and _is_cancelled(activation):
+            self.swallowed.append(activation.place.path)
 
     async def before_emit(self, activation: Activation, event: Event) -> None:
         """Wait until it is the turn of this event."""
         if self._free:
             return
         task = current_task()
-        main = self._mains.get(activation)
-        if main is not None and main.task is task:
-            main.event = event
+        actor = self._actors.get(task)
+        if actor is not None and actor.activation is not None:
+            actor.event, actor.emitter = event, activation
             await _about_to_emit()
             return
-        other = self._others.get(task)
-        if other is None:
-            number = self._counts[activation] = self._counts.get(activation, 1) + 1
-            name = f"{activation.place.path}#{number}"
-            rank = (self._ranks[activation], number)
-            other = self._others[task] = Actor(name, rank, activation)
-        other.event = event
-        await self._hold(other)
+        # Nobody's task: one in which a person is asked about a branch that has failed, say.
+        stranger = self._strangers.get((task, activation))
+        if stranger is None:
+            name, rank = self._numbered(activation)
+            stranger = self._strangers[task, activation] = Actor(name, rank, activation)
+        stranger.event, stranger.emitter = event, activation
+        await self._hold(stranger)
+
+    # Tasks that agents start: `trio.abc.Instrument`.
+
+    def task_spawned(self, task: Task) -> None:
+        """Steer a task that a steered one has started."""
+        if self._free or task.parent_nursery is None:
+            return
+        above = self._actors.get(task.parent_nursery.parent_task)
+        if above is None or is_ours(getattr(task.coro, "cr_code", None)):
+            return  # in ours, an activation is about to be run
+        name, rank = self._numbered(above.activation)
+        work: Any = task.coro
+        actor = Actor(name, rank, above.activation, work, task)
+        self._actors[task] = actor
+        # Before it has begun; it is as if a function that steers had been started instead.
+        task.coro = cast("Any", self._stepped(actor, work))
+
+    def _numbered(self, activation: Activation | None) -> tuple[str, tuple[int, int]]:
+        number = self._counts[activation] = self._counts.get(activation, 1) + 1
+        if activation is None:
+            return f"the reader#{number}", (-1, number)
+        return f"{self.effects.name(activation)}#{number}", (self._ranks[activation], number)
+
+    def read(self, work: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
+        """Run what reads: it is not chosen, but its tasks go one after the other."""
+        return self._stepped(Actor("the reader", (-1, 1), None, work), work)
 
     # Steps.
 
     @types.coroutine
-    def _stepped(self, actor: Actor, work: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
+    def _stepped(self, actor: Actor, work: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
         value: Any = None
         error: BaseException | None = None
+        task = current_task()
+        self._actors[task] = actor
         yield from self._hold(actor).__await__()
         while True:
             try:
                 trap = work.send(value) if error is None else work.throw(error)
-            except StopIteration:
-                return
+            except StopIteration as stop:
+                return stop.value
             finally:
                 if inspect.getcoroutinestate(work) == inspect.CORO_CLOSED:
-                    self._mains.pop(actor.activation, None)
+                    self._actors.pop(task, None)
             value = error = None
             if trap is not _EMIT:
                 try:
                     value = yield trap
                     if _is_cancellation(value) and _is_cancelled(actor.activation):
-                        self._struck.add(actor.activation)
+                        self._struck.add(cast("Activation", actor.activation))
                 except BaseException as exc:  # noqa: BLE001  # for the work, not for us
                     error = exc
             if self.failure is not None:
@@ -244,7 +265,7 @@ class Controller:
                     # Nothing ends it. Its code is left where it stands, and kept: to let go of it
                     # would be to run it again.
                     _ABANDONED.append(work)
-                    del self._mains[actor.activation]
+                    del self._actors[task]
                     raise AbandonedError(actor.name)
             if not isinstance(error, GeneratorExit):
                 yield from self._hold(actor).__await__()
@@ -255,28 +276,36 @@ class Controller:
             return
         actor.task = current_task()
         # The step that goes on right now is not among them yet.
-        actor.enabled_by = len(self.steps) - (self._current is None)
-        self._held[actor] = None
+        position = len(self.steps) - (self._current is None)
+        actor.causes = (position,) if position >= 0 else ()
+        (self._held if actor.activation is not None else self._outside)[actor] = None
         await wait_task_rescheduled(_never)
 
     async def drive(self) -> None:
         """Let one after the other go, until cancelled."""
         while True:
             await wait_all_tasks_blocked()
-            self._settle()
             try:
-                if not self._held:
-                    await self._let_time_pass()
-                    continue
-                if len(self.steps) >= self._max_steps:
-                    raise EndlessRunError(self._max_steps, self.steps[-6:])  # noqa: TRY301
-                actors = sorted(self._held, key=lambda actor: actor.rank)
-                self._let_go(actors[self._chooser.choose(actors)])
+                await self._take_turn()
             except Exception as exc:  # noqa: BLE001  # raised by who started this
                 self.failure = exc
                 self.stop_steering()
                 self.scope.cancel("the exploration of this schedule has ended")
                 await self._wind_up()
+
+    async def _take_turn(self) -> None:
+        self._turns += 1
+        if max(len(self.steps), self._turns // 10) >= self._max_steps:
+            raise EndlessRunError(self._max_steps, self.steps[-6:])
+        if self._outside:
+            self._release(min(self._outside, key=_rank))
+            return
+        self._settle()
+        if not self._held:
+            await self._let_time_pass()
+            return
+        actors = sorted(self._held, key=_rank)
+        self._let_go(actors[self._chooser.choose(actors)])
 
     async def _wind_up(self) -> None:
         """Get everybody to end who has been cancelled, until cancelled."""
@@ -286,7 +315,7 @@ class Controller:
             if seconds < math.inf:
                 self._clock.jump(max(seconds, 1e-9))
                 continue
-            for actor in list(self._mains.values()):
+            for actor in list(self._actors.values()):
                 # Behind a shield, waiting for what never comes: it can only be left there.
                 if actor.task is not None:
                     reschedule(actor.task, outcome.Error(AbandonedError(actor.name)))
@@ -294,82 +323,42 @@ class Controller:
     def stop_steering(self) -> None:
         """Let everybody go, from now on."""
         self._free = True
-        for actor in list(self._held):
+        for actor in [*self._held, *self._outside]:
             self._release(actor)
 
     def _let_go(self, actor: Actor) -> None:
-        step = Step(
-            actor.name, actor.event, actor.rank, trio.current_time(), enabled_by=actor.enabled_by
-        )
-        activation = actor.activation
-        entrance = activation.entrance
-        queues = activation.slots.limited or (entrance is not None and entrance.gate is not None)
-        step.decisive = queues or activation in self._touchy
-        self._touchy.discard(activation)
-        if actor.event is not None:
-            step.writes = frozenset(activation.state.pending)
-        self._current, self._current_actor = step, actor
+        step = Step(actor.name, actor.event, actor.rank, at=trio.current_time())
+        step.causes = actor.causes
+        self.effects.begin(step, cast("Activation", actor.activation), actor.work, actor.task)
+        self._current = actor
         self._release(actor)
 
     def _release(self, actor: Actor) -> None:
-        del self._held[actor]
+        self._held.pop(actor, None)
+        self._outside.pop(actor, None)
         actor.event = None
         if actor.task is not None:
             reschedule(actor.task)
 
     def _settle(self) -> None:
         """Find out what the last step did, now that everything waits."""
-        step, self._current = self._current, None
-        if step is None:
+        actor, self._current = self._current, None
+        if actor is None:
+            self.effects.catch_up()
             return
-        actor, self._current_actor = self._current_actor, None
-        if step.event is not None:
-            step.writes |= frozenset(step.event.state_delta)
-        cancels: list[str] = []
-        ended: list[str] = []
-        decides: list[str] = []
-        if step.event is not None and step.event.actions.escalate and actor is not None:
-            decides += self._decided(actor.activation, None)
-        for activation, before in list(self._live.items()):
-            now = (activation.scope.cancel_called, activation.lane.sealed)
-            if now != before:
-                self._live[activation] = now
-                cancels.append(activation.place.path)
-            if activation.status not in (Status.PENDING, Status.RUNNING):
-                del self._live[activation]
-                ended.append(activation.place.path)
-                decides += self._decided(activation, activation.status)
-        step.cancels, step.ended = frozenset(cancels), frozenset(ended)
-        step.decides = frozenset(decides)
+        activation = actor.emitter or actor.activation
+        actor.emitter = None
+        is_main = actor.rank[1] == 0
+        step = self.effects.settle(len(self.steps), cast("Activation", activation), is_main=is_main)
         self.steps.append(step)
         self._chooser.note(step)
-
-    def _decided(self, activation: Activation, status: Status | None) -> list[str]:
-        """Return the fan-out that may end its other branches because of how this one ended."""
-        crew = self._crews.pop(activation, None) if status else self._crews.get(activation)
-        if crew is None:
-            return []
-        policy: Policy | None = getattr(crew.barrier, "policy", None)
-        if policy is not None:
-            match status:
-                case Status.COMPLETED:
-                    rule = policy.completed
-                case Status.FAILED:
-                    rule = policy.failed
-                case Status.CANCELLED:
-                    rule = policy.cancelled
-                case _:
-                    rule = Rule.CANCEL
-            if rule is Rule.GO_ON:
-                return []
-        return [crew.owner.place.path]
 
     async def _let_time_pass(self) -> None:
         seconds = trio.lowlevel.current_statistics().seconds_to_next_deadline
         if seconds < math.inf:
             # Everything that happens from now on happens after all that was.
             step = Step("time", at=trio.current_time(), decisive=True)
-            step.enabled_by = len(self.steps) - 1
+            step.causes = (len(self.steps) - 1,) if self.steps else ()
             self.steps.append(step)
             self._chooser.note(step)
             if not trio.lowlevel.current_statistics().tasks_runnable:  # it may have cancelled
@@ -380,12 +369,24 @@ class Controller:
             time.sleep(0.0005)  # noqa: ASYNC251  # virtual time does not bring it nearer
             await checkpoint()
             return
+        raise DeadlockError(self._waits())
+
+    def _waits(self) -> list[tuple[str, str]]:
+        """Return who waits for what, but for those who wait for others among them."""
         waits = [
-            (activation.place.path, describe_wait(actor.work))
-            for activation, actor in self._mains.items()
-            if actor.work is not None and not activation.children
+            (actor.name, describe_wait(actor.work))
+            for actor in sorted(self._actors.values(), key=_rank)
+            if actor.work is not None and not waits_below(actor.work)
         ]
-        raise DeadlockError(waits)
+        for invocation in self.effects.invocations:
+            for request in invocation.requests.pending():
+                if all(name != request.path for name, _ in waits):
+                    waits.append((request.path, f"for a person's answer to {request.prompt!r}"))
+        return waits
+
+
+def _rank(actor: Actor) -> tuple[int, int]:
+    return actor.rank
 
 
 @types.coroutine
@@ -403,8 +404,8 @@ def _is_cancellation(value: object) -> bool:
     return isinstance(error, trio.Cancelled) and error.source == "explicit"
 
 
-def _is_cancelled(activation: Activation) -> bool:
-    above: Activation | None = activation
+def _is_cancelled(activation: Activation | None) -> bool:
+    above = activation
     while above is not None and not above.scope.cancel_called:
         above = above.parent
     return above is not None

@@ -74,6 +74,7 @@ class Effects:
         self._touchy: set[Activation] = set()
         self._talkers: set[Activation] = set()
         self._inside: dict[Task, list[str]] = {}
+        self._is_emitting = False
 
     # What there is.
 
@@ -178,7 +179,9 @@ class Effects:
         """Learn that an event is about to be queued, and what it changes for all."""
         if event.partial:
             return
+        self._is_emitting = True
         self._watch.event(activation, event)
+        self._is_emitting = False
         if self.current is not None:
             writes = self.current.writes
             writes.update(event.explicit_delta, activation.state.pending)
@@ -186,8 +189,8 @@ class Effects:
                 writes.add(activation.agent.output_key)
 
     def _note_access(self, access: Access) -> None:
-        # What an event changes is no look at it: see `emitting`.
-        if self.current is not None and self.current.event is None:
+        # What an event changes is no look: see `emitting`.
+        if self.current is not None and not self._is_emitting:
             self.current.accesses.append(access)
         if self._on_access is not None:
             self._on_access(access)

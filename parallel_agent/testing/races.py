@@ -13,17 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any, Final, final
 
 import attrs
 
 from parallel_agent.activation import Activation
+from parallel_agent.branch import Branch
 from parallel_agent.result import Result
 from parallel_agent.steering import STEERING, Gate
 from parallel_agent.testing.schedule import Schedule
 from parallel_agent.testing.steps import EVERY_KEY, Access
 from parallel_agent.testing.trial import Trial
-from parallel_agent.testing.watched import watch_state
+from parallel_agent.testing.watched import StateWatch
+from session.event import Event
 
 __all__ = ["Observed", "Race", "RaceFinder", "watch_races"]
 
@@ -58,13 +61,14 @@ class Race:
 
 @final
 class RaceFinder:
-    """Finds races among accesses, told of one after the other."""
+    """Finds races among accesses, told of one after the other; also from several threads."""
 
     def __init__(self) -> None:
         """Begin without any."""
         self._found: dict[tuple[object, ...], Race] = {}
         # By key and branch: its newest look, and its newest write.
         self._newest: dict[str, dict[int, list[Access | None]]] = {}
+        self._lock = Lock()
 
     @property
     def races(self) -> tuple[Race, ...]:
@@ -79,23 +83,44 @@ class RaceFinder:
         """Learn of an access."""
         if access.key == EVERY_KEY or access.combined:
             return
-        lines = self._newest.setdefault(access.key, {})
-        for earlier in lines.values():
-            for other in earlier[:1] if access.writes else ():
-                self._compare(other, access)
-            self._compare(earlier[1], access)
-        if id(access.line) not in lines and len(lines) == MAX_BRANCHES:
-            del lines[next(iter(lines))]
-        lines.setdefault(id(access.line), [None, None])[access.writes] = access
+        with self._lock:
+            lines = self._newest.setdefault(access.key, {})
+            for look, write in lines.values():
+                if access.writes:
+                    self._compare(look, access)
+                self._compare(write, access)
+            if id(access.line) not in lines and len(lines) == MAX_BRANCHES:
+                del lines[next(iter(lines))]
+            lines.setdefault(id(access.line), [None, None])[access.writes] = access
 
     def _compare(self, earlier: Access | None, access: Access) -> None:
-        if earlier is None or earlier.line is access.line:
+        if earlier is None or _is_ordered(earlier, access):
             return
-        if earlier.seq <= access.line.limit_for(earlier.line):
-            return  # one sees the other
         # By where it is in the code: ten branches of one agent have one race, not forty-five.
         pair = sorted((one.where or one.branch or "", one.writes) for one in (earlier, access))
         self._found.setdefault((access.key, *pair), Race(access.key, earlier, access))
+
+
+def _is_ordered(earlier: Access, access: Access) -> bool:
+    """Whether forks and joins put two accesses in order, or they are of different runs.
+
+    What `parallel_agent.branch.Branch.limit_for` decides for events.
+    """
+    mine, theirs = access.line, earlier.line
+    forked_at: Branch | None = None  # the fork through which this line left the common ancestor
+    joined_by: Branch | None = None  # the join through which the other came back to it
+    while mine is not theirs:
+        if mine.depth >= theirs.depth:
+            if mine.parent is None:
+                return True
+            mine, forked_at = mine.parent, mine
+        else:
+            theirs, joined_by = theirs.parent or theirs, theirs
+    if joined_by is not None:
+        joined = joined_by.joined
+        return joined is not None and (forked_at is None or joined < forked_at.forked)
+    # By the same branch, or by one above, before the fork.
+    return forked_at is None or earlier.tick < forked_at.forked
 
 
 @final
@@ -138,22 +163,33 @@ class Observed:
         )
 
 
+class _Gate:
+    """What the events of a watched run pass."""
+
+    def __init__(self, states: StateWatch, plugins: Gate | None) -> None:
+        self._states = states
+        self._plugins = plugins
+
+    async def event(self, activation: Activation, event: Event) -> Event | None:
+        passed = event if self._plugins is None else await self._plugins.event(activation, event)
+        if passed is not None:
+            self._states.event(activation, passed)
+        return passed
+
+
 class _Watch:
     """Steering that does not steer: it looks on."""
 
     inline = False
 
     def __init__(self, finder: RaceFinder) -> None:
-        self._state_type = watch_state(finder.add)
+        self._states = StateWatch(finder.add)
 
-    def gate(self, plugins: Gate | None) -> Gate | None:
-        return plugins
+    def gate(self, plugins: Gate | None) -> Gate:
+        return _Gate(self._states, plugins)
 
     def adopt(self, activation: Activation) -> None:
-        state = activation.state
-        activation.state = self._state_type(
-            activation.invocation.shared, activation.lane, state.layer
-        )
+        self._states.adopt(activation)
 
     def run(self, activation: Activation, work: Coroutine[Any, Any, None]) -> Awaitable[None]:  # noqa: ARG002  # as asked
         return work

@@ -165,7 +165,7 @@ class Search:
         for j, step in enumerate(steps):
             mine = last.get(step.actor, -1)
             first = 0
-            for cause in (mine, step.enabled_by):
+            for cause in (mine, *step.causes):
                 if cause >= 0:
                     first |= before[cause] | (1 << cause)
             all_before = first
@@ -187,11 +187,11 @@ class Search:
             node.wanted.add(actor)
             return
         mine = max((k for k in range(i + 1, j) if steps[k].actor == actor), default=-1)
+        causes = [cause for cause in (mine, *steps[j].causes) if cause >= 0]
         leading = {
             steps[k].actor
             for k in range(i + 1, j)
-            if k in (mine, steps[j].enabled_by)
-            or any(cause >= 0 and before[cause] >> k & 1 for cause in (mine, steps[j].enabled_by))
+            if k in causes or any(before[cause] >> k & 1 for cause in causes)
         }
         leads = [name for name in node.options if name in leading]
         if leads:

@@ -110,13 +110,19 @@ def run_once(
         raise RuntimeError(message_)
     chooser = Replayed(schedule) if isinstance(schedule, Schedule) else schedule
     clock = MockClock()
-    controller = Controller(clock, chooser, max_steps=max_steps, on_access=on_access)
+    controller = Controller(
+        clock,
+        chooser,
+        max_steps=max_steps,
+        on_access=on_access,
+        reader_acts=read is not None,
+    )
     numbers = count(1)
     runner = make_runner(
         make_tree(),
         clock=lambda: EPOCH + clock.current_time(),
         new_id=lambda: f"id-{next(numbers)}",
-        random=Random(seed),  # noqa: S311  # jitter, no secret
+        random=controller.random(seed),
     )
     events: list[Event] = []
     opened: list[Run] = []
@@ -134,14 +140,14 @@ def run_once(
                             async for event in run:
                                 events.append(event)  # noqa: PERF401  # what came before a failure counts
                         else:
-                            await read(run)
+                            await controller.read(_as_coroutine(read, run))
                 except Exception as exc:  # noqa: BLE001  # what the run failed with
                     errors.append(exc)
             controller.stop_steering()
             nursery.cancel_scope.cancel()
 
     try:
-        trio.run(main, clock=clock)
+        trio.run(main, clock=clock, instruments=[controller])
     except BaseException as exc:
         if controller.failure is None or not _is_about(exc, AbandonedError):
             raise
@@ -157,6 +163,10 @@ def run_once(
         tuple(controller.steps),
         tuple(controller.swallowed),
     )
+
+
+async def _as_coroutine(read: Callable[[Run], Awaitable[object]], run: Run) -> None:
+    await read(run)
 
 
 def _is_about(error: BaseException, kind: type[BaseException]) -> bool:

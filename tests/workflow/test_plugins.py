@@ -1042,3 +1042,21 @@ def test_a_context_variable_set_before_an_agent_is_seen_by_it_and_below_and_nowh
     )
     run_with([plugin(before_agent_callback=bind)], tree)
     assert seen == {"a": "f", "b": "b", "c": "c", "d": "nothing"}
+
+
+class EmptyError(Exception):
+    """An exception that counts as false."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+async def test_what_the_block_raised_stays_whatever_its_truth(autojump_clock: trio.testing.MockClock) -> None:
+    class Fails(Plugin):
+        async def after_run_callback(self, *_args: object) -> None:
+            raise ValueError
+
+    with pytest.raises(EmptyError) as raised:
+        async with Runner(leaf("a", "said"), plugins=[Fails()]).open():
+            raise EmptyError
+    assert any("after_run_callback" in note for note in raised.value.__notes__)
