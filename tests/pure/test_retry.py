@@ -19,6 +19,7 @@ from parallel_agent.errors import (
     UsageError,
 )
 from parallel_agent.retry import Retry
+from tests.support.ids import shown
 
 SECONDS = st.one_of(st.integers(0, 10**6), st.floats(1e-9, 1e9))
 FACTORS = st.one_of(st.integers(1, 100), st.floats(1, 100), st.floats(1, 1e300))
@@ -257,7 +258,7 @@ async def ask_somebody(_error: Exception) -> bool:
         ({"on": int}, "on is an exception type"),
         ({"on": ask_somebody}, "on is an exception type"),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_an_argument_out_of_its_range_is_refused_by_name(
     options: dict[str, Any], said: str

@@ -51,6 +51,7 @@ from parallel_agent.schema import Schema, SchemaError, SchemaTypeError
 from session import FrozenDict, FrozenList, freeze
 from session.state import MAX_DEPTH, same
 from tests.session.strategies import json_values, scalars, texts
+from tests.support.ids import shown
 
 T = TypeVar("T")
 
@@ -361,7 +362,7 @@ FITS: list[tuple[Any, ...]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "value", "expected"), [line[:3] for line in FITS], ids=str)
+@pytest.mark.parametrize(("kind", "value", "expected"), [line[:3] for line in FITS], ids=shown)
 def test_what_fits_is_read_as(kind: Any, value: Any, expected: Any) -> None:
     found = Schema(kind).structure(value)
     assert found == expected
@@ -371,12 +372,12 @@ def test_what_fits_is_read_as(kind: Any, value: Any, expected: Any) -> None:
 WRITTEN: Final = [(line[0], line[2], line[3] if line[3:] else line[1]) for line in FITS]
 
 
-@pytest.mark.parametrize(("kind", "value", "expected"), WRITTEN, ids=str)
+@pytest.mark.parametrize(("kind", "value", "expected"), WRITTEN, ids=shown)
 def test_a_value_is_written_as(kind: Any, value: Any, expected: Any) -> None:
     assert same(Schema(kind).unstructure(value), expected)
 
 
-@pytest.mark.parametrize(("kind", "value"), [line[:2] for line in FITS], ids=str)
+@pytest.mark.parametrize(("kind", "value"), [line[:2] for line in FITS], ids=shown)
 def test_what_fits_passes_the_check(kind: Any, value: Any) -> None:
     Schema(kind).check(value)
     Schema(kind).check(freeze(value))
@@ -505,7 +506,7 @@ REFUSED: list[tuple[Any, Any, str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "value", "path", "why"), REFUSED, ids=str)
+@pytest.mark.parametrize(("kind", "value", "path", "why"), REFUSED, ids=shown)
 def test_what_does_not_fit_is_refused_at_its_place(
     kind: Any, value: Any, path: str, why: str
 ) -> None:
@@ -514,7 +515,7 @@ def test_what_does_not_fit_is_refused_at_its_place(
     assert why in error.why
 
 
-@pytest.mark.parametrize(("kind", "value"), [line[:2] for line in REFUSED], ids=str)
+@pytest.mark.parametrize(("kind", "value"), [line[:2] for line in REFUSED], ids=shown)
 def test_the_check_refuses_what_structuring_refuses(kind: Any, value: Any) -> None:
     expected = str(refusal(kind, value))
     with pytest.raises(SchemaError) as caught:
@@ -708,7 +709,7 @@ UNUSABLE: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "why"), UNUSABLE, ids=str)
+@pytest.mark.parametrize(("kind", "why"), UNUSABLE, ids=shown)
 def test_a_type_that_cannot_be_checked_is_refused_by_name(kind: Any, why: str) -> None:
     with pytest.raises(SchemaTypeError) as caught:
         Schema[Any](kind)
@@ -968,7 +969,7 @@ UNWRITABLE: list[tuple[Any, Any, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "value", "path", "why"), UNWRITABLE, ids=str)
+@pytest.mark.parametrize(("kind", "value", "path", "why"), UNWRITABLE, ids=shown)
 def test_a_value_of_another_type_is_not_written(kind: Any, value: Any, path: str, why: str) -> None:
     with pytest.raises(SchemaError) as caught:
         Schema[Any](kind).unstructure(value)
@@ -1019,7 +1020,7 @@ def test_an_error_names_place_need_and_value() -> None:
         (Any, [math.nan], "answer[0]"),
         (Any, {"a": math.nan}, "answer.a"),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_a_path_begins_where_the_value_stands(kind: Any, value: Any, path: str) -> None:
     assert refusal(kind, value, "answer").path == path
@@ -1067,7 +1068,7 @@ def test_of_very_many_problems_the_first_fifty_are_kept() -> None:
         ({"a": 1}, "an object"),
         (None, "null"),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_a_value_is_shown_short_and_harmless(value: Any, said: str | None) -> None:
     message = str(refusal(bool, value))
@@ -1259,7 +1260,7 @@ DESCRIBED: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "text"), DESCRIBED, ids=str)
+@pytest.mark.parametrize(("kind", "text"), DESCRIBED, ids=shown)
 def test_a_schema_describes_itself_to_a_person(kind: Any, text: str) -> None:
     assert Schema[Any](kind).describe() == text
 
@@ -1333,7 +1334,7 @@ JSON_SCHEMAS: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "expected"), JSON_SCHEMAS, ids=str)
+@pytest.mark.parametrize(("kind", "expected"), JSON_SCHEMAS, ids=shown)
 def test_the_json_schema_of_a_type(kind: Any, expected: Any) -> None:
     assert Schema[Any](kind).json_schema() == expected
 
@@ -1360,7 +1361,7 @@ def test_a_json_schema_has_the_defaults() -> None:
     assert properties["text"] == {"type": "string", "default": ""}
 
 
-@pytest.mark.parametrize("kind", [line[0] for line in FITS], ids=str)
+@pytest.mark.parametrize("kind", [line[0] for line in FITS], ids=shown)
 def test_a_json_schema_is_json(kind: Any) -> None:
     schema = Schema[Any](kind).json_schema()
     assert same(freeze(schema), schema)

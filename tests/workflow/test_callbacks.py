@@ -24,6 +24,7 @@ from parallel_agent import (
     Status,
     agent,
 )
+from tests.support.ids import shown
 from tests.workflow.trees import Diary, leaf, leaves, open_and_read, run_tree, texts
 
 Made = Callable[..., Agent]
@@ -158,7 +159,7 @@ def test_text_a_content_or_an_event_can_be_returned(what: Any, output: object) -
 
 
 @pytest.mark.parametrize("place", ["before_agent_callback", "after_agent_callback"])
-@pytest.mark.parametrize("what", [7, False, {"a": 1}, ["text"], object()], ids=repr)
+@pytest.mark.parametrize("what", [7, False, {"a": 1}, ["text"], object()], ids=shown)
 def test_anything_else_fails_the_agent_with_an_error_that_names_the_type(
     place: str, what: object
 ) -> None:

@@ -25,6 +25,7 @@ from parallel_agent import (
     TreeError,
     agent,
 )
+from tests.support.ids import shown
 from tests.workflow.trees import Diary, Yields, leaf, paths, run_tree, run_virtual, texts, walk
 
 LIMITER = Limiter(2)
@@ -326,7 +327,7 @@ BAD: list[tuple[str, Any, str]] = [
 
 
 @makes
-@pytest.mark.parametrize(("option", "value", "said"), BAD, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("option", "value", "said"), BAD, ids=lambda value: shown(value)[:30])
 def test_a_bad_option_is_refused_and_the_agent_named(
     make: Callable[..., Agent], option: str, value: Any, said: str
 ) -> None:

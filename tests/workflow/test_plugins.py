@@ -1051,7 +1051,9 @@ class EmptyError(Exception):
         return 0
 
 
-async def test_what_the_block_raised_stays_whatever_its_truth(autojump_clock: trio.testing.MockClock) -> None:
+async def test_what_the_block_raised_stays_whatever_its_truth(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     class Fails(Plugin):
         async def after_run_callback(self, *_args: object) -> None:
             raise ValueError

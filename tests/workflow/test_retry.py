@@ -39,6 +39,7 @@ from parallel_agent import (
 )
 from session.codec import Codec
 from tests.kernel.scripted import FailingService, StoreError
+from tests.support.ids import shown
 from tests.workflow.trees import (
     Diary,
     Ended,
@@ -308,7 +309,7 @@ def _raising(error: BaseException, on: Any) -> int:
         (ExceptionGroup("", [KeyError(), ValueError()]), (ValueError, KeyError), 3),
         (ExceptionGroup("", [KeyError(), OSError()]), (ValueError, KeyError), 1),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_only_what_is_worth_it_is_tried_again(error: Exception, on: Any, attempts: int) -> None:
     assert _raising(error, on) == attempts
@@ -346,7 +347,7 @@ def test_a_predicate_that_fails_fails_the_agent() -> None:
     assert isinstance(ended.error, KeyError)
 
 
-@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt()], ids=shown)
 def test_what_ends_the_program_is_not_tried_again(error: BaseException) -> None:
     diary = Diary()
     flaky = tries("flaky", [error], diary=diary, retry=AT_ONCE)
@@ -947,7 +948,7 @@ def test_however_deep_retries_are_nested_the_innermost_decides(
     assert calls(diary, "worker") == next((n for n in counts if n is not None), 1)
 
 
-@pytest.mark.parametrize("barrier", [FailFast(), WaitAll(), FirstSuccess(), Quorum(2)], ids=repr)
+@pytest.mark.parametrize("barrier", [FailFast(), WaitAll(), FirstSuccess(), Quorum(2)], ids=shown)
 def test_a_retry_around_a_parallel_agent_does_not_multiply_with_those_inside(
     barrier: Barrier,
 ) -> None:
@@ -960,7 +961,7 @@ def test_a_retry_around_a_parallel_agent_does_not_multiply_with_those_inside(
     assert calls(diary, "a") == 3
 
 
-@pytest.mark.parametrize("barrier", [WaitAll(), FirstSuccess()], ids=repr)
+@pytest.mark.parametrize("barrier", [WaitAll(), FirstSuccess()], ids=shown)
 def test_one_branch_that_has_used_up_its_attempts_is_enough_for_a_group(barrier: Barrier) -> None:
     """Else it would be tried more often for having failed beside another."""
     diary = Diary()
@@ -970,7 +971,7 @@ def test_one_branch_that_has_used_up_its_attempts_is_enough_for_a_group(barrier:
     assert (calls(diary, "tried"), calls(diary, "once")) == (3, 1)
 
 
-@pytest.mark.parametrize("barrier", [WaitAll(), FirstSuccess()], ids=repr)
+@pytest.mark.parametrize("barrier", [WaitAll(), FirstSuccess()], ids=shown)
 def test_a_group_of_branches_without_a_retry_is_tried_again(barrier: Barrier) -> None:
     diary = Diary()
     workers = [failing("a", diary), failing("b", diary)]

@@ -27,6 +27,7 @@ from parallel_agent import (
     UsageError,
     agent,
 )
+from tests.support.ids import shown
 from tests.workflow.trees import Yields, leaf, leaves, run_tree, texts, walk
 
 WORKFLOWS: list[Callable[..., Agent]] = [
@@ -134,7 +135,7 @@ def test_sub_agents_that_are_no_list_are_refused(
         workflow("tree", sub_agents)
 
 
-@pytest.mark.parametrize("child", [None, "a", 7, ParallelAgent, leaves("a")], ids=repr)
+@pytest.mark.parametrize("child", [None, "a", 7, ParallelAgent, leaves("a")], ids=shown)
 @every_workflow
 def test_a_child_that_is_no_agent_is_named_with_its_place(
     workflow: Callable[..., Agent], child: object
@@ -347,7 +348,7 @@ def _both(text: str, ctx: InvocationContext) -> str:
         functools.partial(functools.partial(_coroutine)),
         functools.partial(Thing()),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_a_function_of_the_context_is_an_agent(function: Callable[..., Any]) -> None:
     assert texts(run_tree(agent(function, name="a")).delivered) == ["x"]
@@ -394,7 +395,7 @@ def test_a_plain_generator_function_is_refused(function: Callable[..., Any]) -> 
         agent(function)
 
 
-@pytest.mark.parametrize("thing", [Thing, int, 7, "name", object()], ids=repr)
+@pytest.mark.parametrize("thing", [Thing, int, 7, "name", object()], ids=shown)
 def test_what_is_no_function_is_refused(thing: Any) -> None:
     with pytest.raises(AgentFunctionError) as caught:
         agent(thing)
@@ -573,7 +574,7 @@ def test_a_workflow_class_is_final_for_type_checkers() -> None:
         assert getattr(workflow, "__final__", False)
 
 
-@pytest.mark.parametrize("tree", [None, SequentialAgent, "tree", [leaf("a")]], ids=repr)
+@pytest.mark.parametrize("tree", [None, SequentialAgent, "tree", [leaf("a")]], ids=shown)
 def test_a_runner_runs_agents_only(tree: Any) -> None:
     with pytest.raises(TreeError, match="what a Runner was given is no agent"):
         Runner(tree)
