@@ -1,7 +1,7 @@
 # The commands that CI runs. They need make and a Python from 3.11 on; the rest is made in .venv.
 #
 #   PYTHON=/path/to/python    the interpreter that .venv is made from
-#   PYTEST_ARGS='-n auto'     more arguments for pytest (also: --cov, -k name, -x)
+#   PYTEST_ARGS='-n 0'        more arguments for pytest (also: --cov, -k name, -x)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -28,7 +28,7 @@ test: check suite  ## check, then the test suite
 
 # Last, so that pytest's closing line is the last thing printed.
 suite: $(VENV)/.dev
-	HYPOTHESIS_PROFILE=ci $(BIN)/python -m pytest $(PYTEST_ARGS)
+	HYPOTHESIS_PROFILE=ci $(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 check: $(VENV)/.dev  ## format, lint, types, floors, spelling
 	$(BIN)/python -m ruff format --check .

@@ -1,7 +1,10 @@
-"""Hypothesis profiles, chosen by the environment variable ``HYPOTHESIS_PROFILE``."""
+"""Hypothesis profiles, chosen by the environment variable ``HYPOTHESIS_PROFILE``; clearing up."""
 
+import gc
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
 
 # No deadlines: the first example of a property pays for imports, and a loaded machine is no bug.
@@ -16,3 +19,11 @@ settings.register_profile(
 settings.register_profile("deep", deadline=None, max_examples=5_000, print_blob=True)
 
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(autouse=True)
+def _clears_up(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Collect what a broken kernel has left behind, in the test that is allowed to leave it."""
+    yield
+    if request.node.get_closest_marker("filterwarnings") is not None:
+        gc.collect()
