@@ -15,8 +15,10 @@ from parallel_agent.testing.errors import (
     ScheduleError,
 )
 from parallel_agent.testing.exploring import Exploration, ExplorationError, explore, replay
+from parallel_agent.testing.faults import FailingSessionService, FailingStream, InjectedFaultError
 from parallel_agent.testing.races import Race, RaceFinder, watch_races
 from parallel_agent.testing.racing import race_test
+from parallel_agent.testing.recorder import Recorder
 from parallel_agent.testing.schedule import Schedule
 from parallel_agent.testing.steps import Access, Step
 from parallel_agent.testing.trial import Trial, run_once
@@ -29,9 +31,13 @@ __all__ = [
     "EndlessRunError",
     "Exploration",
     "ExplorationError",
+    "FailingSessionService",
+    "FailingStream",
+    "InjectedFaultError",
     "NondeterminismError",
     "Race",
     "RaceFinder",
+    "Recorder",
     "Schedule",
     "ScheduleError",
     "Step",

@@ -34,7 +34,7 @@ from parallel_agent.steering import Gate
 from parallel_agent.testing.effects import Effects, NoticedRandom
 from parallel_agent.testing.errors import DeadlockError, EndlessRunError
 from parallel_agent.testing.steps import Access, Step
-from parallel_agent.testing.waits import describe_wait, is_ours, waits_below
+from parallel_agent.testing.waits import describe_wait, runs_an_agent, waits_below, waits_inside
 from session.event import Event
 
 __all__ = ["AbandonedError", "Actor", "Chooser", "Controller"]
@@ -42,6 +42,9 @@ __all__ = ["AbandonedError", "Actor", "Chooser", "Controller"]
 _EMIT: Final = object()
 """What a steered task yields instead of a trap of trio's when it is about to emit."""
 
+_GIVEN_UP: Final = "the exploration of this schedule has ended"
+
+_READ: Final = frozenset({"read"})
 
 MAX_GRACE: Final = 1_000
 """How many more steps all tasks together may take when their run has been given up."""
@@ -124,6 +127,7 @@ class Controller(trio.abc.Instrument):
         swallowed: the paths of agents that were told of their cancellation, and returned.
         failure: what has ended the run before its end.
         scope: what it is to be run in.
+        leave: cancels the run; set when it is open.
     """
 
     inline = True
@@ -142,6 +146,7 @@ class Controller(trio.abc.Instrument):
         self.swallowed: list[str] = []
         self.failure: BaseException | None = None
         self.scope = trio.CancelScope()
+        self.leave: Callable[[str], object] | None = None
         self.effects = Effects(on_access, reader_acts=reader_acts)
         self._clock = clock
         self._chooser = chooser
@@ -215,8 +220,8 @@ class Controller(trio.abc.Instrument):
         if self._free or task.parent_nursery is None:
             return
         above = self._actors.get(task.parent_nursery.parent_task)
-        if above is None or is_ours(getattr(task.coro, "cr_code", None)):
-            return  # in ours, an activation is about to be run
+        if above is None or runs_an_agent(getattr(task.coro, "cr_code", None)):
+            return  # it is about to be steered
         name, rank = self._numbered(above.activation)
         work: Any = task.coro
         actor = Actor(name, rank, above.activation, work, task)
@@ -290,7 +295,9 @@ class Controller(trio.abc.Instrument):
             except Exception as exc:  # noqa: BLE001  # raised by who started this
                 self.failure = exc
                 self.stop_steering()
-                self.scope.cancel("the exploration of this schedule has ended")
+                if self.leave is not None:
+                    self.leave(_GIVEN_UP)  # the first reason counts
+                self.scope.cancel(_GIVEN_UP)
                 await self._wind_up()
 
     async def _take_turn(self) -> None:
@@ -377,6 +384,8 @@ class Controller(trio.abc.Instrument):
             (actor.name, describe_wait(actor.work))
             for actor in sorted(self._actors.values(), key=_rank)
             if actor.work is not None and not waits_below(actor.work)
+            # The reader waits for those who wait.
+            if actor.activation is not None or not waits_inside(actor.work, _READ)
         ]
         for invocation in self.effects.invocations:
             for request in invocation.requests.pending():

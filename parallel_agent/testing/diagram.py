@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from parallel_agent.testing.steps import EVERY_KEY, Step
+from session.event import Event
 
 __all__ = ["draw"]
 
@@ -28,6 +29,8 @@ def draw(steps: Sequence[Step]) -> str:
     lines: list[tuple[str, str]] = []
     for step in steps:
         lines += [(step.actor, what) for what in _what(step)]
+    if not lines:
+        return "(nobody did what others could notice)"
     left_out = len(lines) - MAX_LINES
     if left_out > 0:
         lines = lines[left_out:]
@@ -65,13 +68,26 @@ def _what(step: Step) -> Iterator[str]:
         yield f"writes {_keys(writes)}"
     event = step.event
     if event is not None:
-        said = repr(event.text) if event.text else ""
-        changed = ", ".join(f"{key}={value!r}" for key, value in event.state_delta.items())
-        also = " escalate" if event.actions.escalate else ""
-        parts = ("emits", said, f"{{{changed}}}" if changed else "")
-        yield " ".join(part for part in parts if part) + also
+        is_there = event.partial or any(one is event for one in step.recorded)
+        yield _said("emits", event, "" if is_there else "(not recorded)")
+    for one in step.recorded:
+        if one is not event:  # a message, say
+            yield _said(f"{one.author} to {one.branch or 'the root'}:", one)
     if step.cancels:
         yield f"cancels {', '.join(sorted(step.cancels))}"
+
+
+def _said(what: str, event: Event, more: str = "") -> str:
+    changed = ", ".join(f"{key}={value!r}" for key, value in event.state_delta.items())
+    parts = (
+        what,
+        "part of" if event.partial else "",
+        repr(event.text) if event.text else "",
+        f"{{{changed}}}" if changed else "",
+        "escalate" if event.actions.escalate else "",
+        more,
+    )
+    return " ".join(part for part in parts if part)
 
 
 def _keys(keys: dict[str, None]) -> str:

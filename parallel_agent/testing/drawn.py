@@ -107,13 +107,16 @@ _LIMITS = st.sampled_from([0.5, 1.5, 2.5])  # never at the moment at which a sle
 
 @functools.cache
 def _scripts(allowed: Allowed, *, nested: bool) -> st.SearchStrategy[list[_MakeStep]]:
-    step = _plain_steps(allowed)
+    ways = _plain_steps(allowed)
     if not nested:
         inner = _scripts(allowed, nested=True)
         if allowed.timeouts:
-            step |= st.builds(_within, _LIMITS, inner)
+            ways.append(st.builds(_within, _LIMITS, inner))
         if allowed.clean_ups:
-            step |= st.builds(_cleans_up, inner, st.booleans())
+            ways.append(st.builds(_cleans_up, inner, st.booleans()))
+    emit: st.SearchStrategy[_MakeStep] = st.just(lambda labels: emits(labels.next()))
+    # Not `st.one_of`: it takes each strategy once, whatever its share is meant to be.
+    step = st.sampled_from([emit] * (len(ways) // 2) + ways).flatmap(lambda way: way)
     return st.lists(step, max_size=allowed.steps)
 
 
@@ -125,7 +128,7 @@ def _cleans_up(steps: list[_MakeStep], shielded: bool) -> _MakeStep:  # noqa: FB
     return lambda labels: cleans_up(*(make(labels) for make in steps), shielded=shielded)
 
 
-def _plain_steps(allowed: Allowed) -> st.SearchStrategy[_MakeStep]:
+def _plain_steps(allowed: Allowed) -> list[st.SearchStrategy[_MakeStep]]:
     ways: list[st.SearchStrategy[_MakeStep]] = []
 
     def add(step: st.SearchStrategy[ScriptStep]) -> None:
@@ -134,9 +137,10 @@ def _plain_steps(allowed: Allowed) -> st.SearchStrategy[_MakeStep]:
     add(st.builds(sleeps, _SLEEPS))
     if allowed.state:
         key = st.sampled_from(KEYS)
+        add(st.builds(adds, st.just("n")))
+        add(st.builds(adds, st.just("n")))  # the classic deserves its share
         add(st.builds(writes, key, _NUMBERS))
         add(st.builds(reads, key))
-        add(st.builds(adds, st.just("n")))
     if allowed.contributions:
         add(st.builds(contributes, st.sampled_from(allowed.contributions), _NUMBERS))
     add(st.builds(outputs, _NUMBERS))
@@ -148,8 +152,7 @@ def _plain_steps(allowed: Allowed) -> st.SearchStrategy[_MakeStep]:
         )
     if allowed.failures:
         ways.append(st.just(lambda labels: raises(ValueError(labels.name))))
-    emit: st.SearchStrategy[_MakeStep] = st.just(lambda labels: emits(labels.next()))
-    return st.one_of([emit] * len(ways) + ways)
+    return ways
 
 
 _ASKING = 3.5  # seconds after which a question that nobody answers has its default
@@ -172,56 +175,56 @@ _BELOW = "apslaaaa"
 
 @st.composite
 def _shapes(draw: st.DrawFn, allowed: Allowed, depth: int, *, below_root: bool) -> _MakeAgent:
-    kind = (_BELOW if below_root else _AT_ROOT)[draw(_KINDS)]
-    options = draw(_options(allowed))
+    kind = (_BELOW if below_root else _AT_ROOT)[draw(_EIGHT)]
+    options = _options(draw, allowed)
     if kind == "a" or not depth:
-        return _leaf(draw(_scripts(allowed, nested=False)), draw(_output_keys(allowed)), options)
-    inside = _shapes(allowed, depth - 1, below_root=True)
-    children = draw(st.lists(inside, min_size=1, max_size=allowed.width))
+        return _leaf(draw(_scripts(allowed, nested=False)), options)
+    children = draw(_children(allowed, depth - 1))
     if kind == "l" and allowed.loops:
         return _loop(children, draw(_ITERATIONS), options)
     if kind == "p":
-        fitting = [one for one in allowed.policies if one.least_width() <= len(children)]
-        barrier = draw(st.sampled_from(fitting or [FailFast()]))
+        barrier = draw(_barriers(allowed, len(children)))
         return _parallel(children, barrier, draw(_CONCURRENCY), options)
     return _sequential(children, options)
 
 
-_KINDS = st.integers(0, len(_AT_ROOT) - 1)
-_ITERATIONS = st.integers(1, 3)
-_CONCURRENCY = st.sampled_from([None, None, None, 2, 1])
-_RETRIES = st.sampled_from([*[None] * 4, Retry(2, jitter=0), Retry(2, initial_delay=0)])
-_TIMEOUTS = st.sampled_from([*[None] * 9, 2.5, 1.5, 0.5])
-_RARELY = st.sampled_from([False, False, False, True])
+@functools.cache
+def _children(allowed: Allowed, depth: int) -> st.SearchStrategy[list[_MakeAgent]]:
+    inside = _shapes(allowed, depth, below_root=True)
+    return st.lists(inside, min_size=1, max_size=allowed.width)
 
 
 @functools.cache
-def _options(allowed: Allowed) -> st.SearchStrategy[AgentOptions]:
-    drawn: dict[str, st.SearchStrategy[Any]] = {}
-    if allowed.retries:
-        drawn["retry"] = _RETRIES
-    if allowed.timeouts:
-        drawn["timeout"] = _TIMEOUTS
-    options: st.SearchStrategy[Any] = st.fixed_dictionaries(drawn)
+def _barriers(allowed: Allowed, width: int) -> st.SearchStrategy[Barrier]:
+    fitting = [policy for policy in allowed.policies if policy.least_width() <= width]
+    return st.sampled_from(fitting or [FailFast()])
+
+
+_EIGHT = st.integers(0, 7)
+_ITERATIONS = st.integers(1, 3)
+_CONCURRENCY = st.sampled_from([None, None, None, 2, 1])
+_RETRIES = st.sampled_from([Retry(2, jitter=0), Retry(2, initial_delay=0)])
+
+
+def _options(draw: st.DrawFn, allowed: Allowed) -> AgentOptions:
+    # One number for those that have none, as most. Hypothesis takes at most five in a row out of
+    # what it shrinks, and the simplest leaf is to be taken out as a whole: it is kind, options,
+    # and the ends of two lists.
+    options: AgentOptions = {}
+    chosen = draw(_EIGHT)
+    if chosen in (1, 4) and allowed.retries:
+        options["retry"] = draw(_RETRIES)
+    if chosen in (2, 4) and allowed.timeouts:
+        options["timeout"] = draw(_LIMITS)
+    if chosen == 3 and allowed.state:  # noqa: PLR2004  # of eight
+        options["output_key"] = "output"
     return options
 
 
-def _output_keys(allowed: Allowed) -> st.SearchStrategy[bool]:
-    return _RARELY if allowed.state else st.just(False)  # noqa: FBT003  # drawn
-
-
-def _leaf(
-    steps: list[_MakeStep],
-    keeps: bool,  # noqa: FBT001  # drawn
-    options: AgentOptions,
-) -> _MakeAgent:
+def _leaf(steps: list[_MakeStep], options: AgentOptions) -> _MakeAgent:
     def make(names: _Names) -> Agent:
-        name = names.leaf()
-        labels = _Labels(name)
-        own = options.copy()
-        if keeps:
-            own["output_key"] = f"{name}_output"
-        return scripted(name, *(step(labels) for step in steps), **own)
+        labels = _Labels(names.leaf())
+        return scripted(labels.name, *(step(labels) for step in steps), **options)
 
     return make
 

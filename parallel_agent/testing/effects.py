@@ -8,7 +8,7 @@ Sync throughout, but for what passes calls on: nothing here waits by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from random import Random
 from typing import Any, Final, cast, final
@@ -164,7 +164,7 @@ class Effects:
             self.current.shares.add(name)
 
     @contextmanager
-    def sharing(self, name: str) -> Iterator[None]:
+    def sharing(self, name: str) -> Generator[None]:
         """Learn that the steps of this task have to do with it until the block ends."""
         inside = self._inside.setdefault(current_task(), [])
         inside.append(name)
@@ -318,15 +318,16 @@ class _Noticed:
         self._service = service
 
     def __getattr__(self, name: str) -> Any:
-        attribute = getattr(self._service, name)
+        attribute: Any = getattr(self._service, name)
         if not callable(attribute):
             return attribute
+        method = cast("Callable[..., Any]", attribute)
 
         async def call(*args: Any, **kwargs: Any) -> Any:
             with self._effects.sharing(self._name):
                 if self._effects.current is not None:
                     self._effects.current.sees_events = True  # it may be given the session
-                return await attribute(*args, **kwargs)
+                return await method(*args, **kwargs)
 
         return call
 

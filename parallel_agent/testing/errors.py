@@ -38,11 +38,10 @@ class EndlessRunError(AssertionError):
 class NondeterminismError(AssertionError):
     """The same choices did not lead to the same run."""
 
-    def __init__(self, expected: Sequence[str], found: Sequence[str], position: int) -> None:
-        """At ``position``, other tasks could go than the last time."""
+    def __init__(self, expected: str, found: str) -> None:
+        """Tell what happened the last time, and what happened now instead."""
         super().__init__(
-            f"the same schedule ran differently: at choice {position} there were "
-            f"{', '.join(expected) or 'none'}, and now there are {', '.join(found) or 'none'}. "
+            f"the same schedule ran differently: the last time, {expected}; now, {found}. "
             "Agents under exploration must do the same when they are run again: make new ones "
             "for each run, and take random numbers, ids and time from what the test gives them"
         )

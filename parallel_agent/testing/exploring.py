@@ -1,26 +1,30 @@
 """Running a tree under every schedule, or as many as are wanted.
 
-All of them, each once, if they are few enough; else half of the budget goes to the systematic
-search, and the rest is drawn: evenly, and by priorities that change at few moments. The same seed
-draws the same schedules.
+All of them, each once, if they are few enough; if it does not look so when half of the budget has
+gone to the systematic search, the rest is drawn: evenly, and by priorities that change at few
+moments. The same seed draws the same schedules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+import inspect
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Final, final
 
 import attrs
 
+from parallel_agent.invocation import RunConfig
 from parallel_agent.result import Result
 from parallel_agent.run import Run
 from parallel_agent.runner import Runner
+from parallel_agent.testing.control import Chooser
 from parallel_agent.testing.diagram import draw
 from parallel_agent.testing.errors import ScheduleError
 from parallel_agent.testing.races import Observed, Race
-from parallel_agent.testing.schedule import AtRandom, ByPriority, Schedule
+from parallel_agent.testing.schedule import AtRandom, ByPriority, Replayed, Schedule
 from parallel_agent.testing.search import RedundantError, Search
 from parallel_agent.testing.trial import MakeRunner, MakeTree, Trial, run_once
 from session.content import Content
@@ -29,6 +33,9 @@ __all__ = ["Check", "Exploration", "ExplorationError", "explore", "replay"]
 
 Check = Callable[[Result], object]
 """Called with the result of each run; raises if something is wrong."""
+
+_WORTH_IT: Final = 0.5
+"""Which share of the schedules half of the budget must be, for the search to go on."""
 
 MAX_SHORTENING: Final = 200
 """How many runs are spent on making a failing schedule shorter."""
@@ -39,7 +46,7 @@ class Exploration:
     """How much was explored.
 
     Attributes:
-        schedules: how many different ones were run to their end.
+        schedules: how many were run to their end, each counted once.
         exhausted: whether these were all.
         bound: what has stopped it, if something did: ``"max_schedules"``.
         seed: where the random ones came from.
@@ -97,21 +104,39 @@ class _Plan:
 
     make_tree: MakeTree
     check: Check | None
-    allow: tuple[type[BaseException], ...]
+    allow: type[BaseException] | tuple[type[BaseException], ...]
     message: str | Content | None
     read: Callable[[Run], Awaitable[object]] | None
     make_runner: MakeRunner
+    run_config: RunConfig | None
     max_steps: int
     seed: int
     observed: Observed = attrs.field(factory=Observed)
 
-    def run(self, schedule: Schedule | AtRandom | ByPriority | Search) -> Trial:
+    def __attrs_post_init__(self) -> None:
+        for kind in self.allow if isinstance(self.allow, tuple) else (self.allow,):
+            if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+                message = f"allow is an exception type, or a tuple of some, not {kind!r:.80}"
+                raise TypeError(message)
+        for name, given in (("tree", self.make_tree), ("runner", self.make_runner)):
+            if not callable(given):
+                message = (
+                    f"make_{name} is a function that makes the {name}, anew for each run "
+                    f"(`lambda: ...`), not {given!r:.80}"
+                )
+                raise TypeError(message)
+        if self.check is not None and not callable(self.check):
+            message = f"the check is a function of the result, not {self.check!r:.80}"
+            raise TypeError(message)
+
+    def run(self, schedule: Schedule | Chooser) -> Trial:
         return run_once(
             self.make_tree,
             schedule,
             message=self.message,
             read=self.read,
             make_runner=self.make_runner,
+            run_config=self.run_config,
             max_steps=self.max_steps,
             seed=self.seed,
             on_access=self.observed.begin(),
@@ -119,15 +144,33 @@ class _Plan:
 
     def judge(self, trial: Trial) -> BaseException | None:
         """Return what is wrong with a run, if something is."""
-        if trial.error is not None and not isinstance(trial.error, self.allow):
+        # A run that could not even be opened has not been checked, whatever is allowed.
+        if trial.error is not None and (
+            trial.result is None or not isinstance(trial.error, self.allow)
+        ):
             return trial.error
         if self.check is None or trial.result is None:
             return None
         try:
-            self.check(trial.result)
+            found = self.check(trial.result)
         except Exception as exc:  # noqa: BLE001  # a check may raise what it likes
             return exc
+        except BaseException as exc:
+            if _is_pytest_failure(exc):
+                return exc
+            raise
+        if inspect.isawaitable(found):
+            if inspect.iscoroutine(found):
+                found.close()  # or Python complains that nobody awaited it
+            message = "the check is a plain function of the result: it cannot be async"
+            raise TypeError(message)
         return None
+
+
+def _is_pytest_failure(error: BaseException) -> bool:
+    """Whether it is `pytest.fail`, which is no `Exception`; skipping and such is none of ours."""
+    pytest = sys.modules.get("pytest")
+    return pytest is not None and type(error) is pytest.fail.Exception
 
 
 def explore(
@@ -140,6 +183,7 @@ def explore(
     message: str | Content | None = None,
     read: Callable[[Run], Awaitable[object]] | None = None,
     make_runner: MakeRunner = Runner,
+    run_config: RunConfig | None = None,
     max_steps: int = 10_000,
     seed: int = 0,
 ) -> Exploration:
@@ -149,7 +193,9 @@ def explore(
         make_tree: makes the tree, anew for each run.
         check: called with the `Result` of each run; raises, or asserts, if it is wrong. Without
             one, no run may fail or come to a standstill.
-        max_schedules: how many are run. If there are not more, all of them are.
+        max_schedules: how many are run, those counted that are given up half way because the rest
+            makes no difference. All are run if there are at most half as many; and if, after that
+            half, it looks as if the other half is enough for what is left, the search goes on.
         reduce: leave out schedules that differ only in the order of independent steps. Agents
             that share something the runtime does not know of pass a
             ``await ctx.checkpoint_schedule()`` around its use; or give False here.
@@ -158,6 +204,7 @@ def explore(
         read: reads a run, sends messages, answers; by default, reads to the end.
         make_runner: makes the runner, from the tree and keywords for clock, ids and random
             numbers; ``functools.partial(Runner, reducers=...)``, for example.
+        run_config: how each run behaves.
         max_steps: how many steps are a run that never ends.
         seed: where random schedules, and the random numbers that retries draw, come from.
 
@@ -169,37 +216,29 @@ def explore(
     if type(max_schedules) is not int or max_schedules < 1:
         message_ = f"max_schedules is a whole number from 1 on, not {max_schedules!r}"
         raise ValueError(message_)
-    allowed = allow if isinstance(allow, tuple) else (allow,)
-    plan = _Plan(make_tree, check, allowed, message, read, make_runner, max_steps, seed)
+    plan = _Plan(make_tree, check, allow, message, read, make_runner, run_config, max_steps, seed)
     search = Search(reduce=reduce)
-    passed = redundant = 0
+    seen: set[Schedule] = set()
+    runs = redundant = 0
     for trial in _systematically(plan, search, max_schedules):
+        runs += 1
         if trial is None:
             redundant += 1
             continue
-        _demand(plan, trial, passed)
-        passed += 1
-    if search.exhausted:
-        return Exploration(
-            passed,
-            exhausted=True,
-            bound=None,
-            seed=seed,
-            redundant=redundant,
-            races=plan.observed.races(),
-        )
-    seen: set[Schedule] = set()
-    for number in range(max_schedules - passed):
-        random = Random(f"{seed} {number}")  # noqa: S311  # a schedule is no secret
-        steps = 2 * search.longest
-        chooser = AtRandom(random) if number % 2 else ByPriority(random, depth=3, steps=steps)
-        trial = plan.run(chooser)
-        _demand(plan, trial, passed + len(seen))
+        _demand(plan, trial, len(seen))
         seen.add(trial.schedule)
+    longest = search.longest
+    for number in range(0 if search.exhausted else max_schedules - runs):
+        random = Random(f"{seed} {number}")  # noqa: S311  # a schedule is no secret
+        chooser = AtRandom(random) if number % 2 else ByPriority(random, depth=3, steps=longest)
+        trial = plan.run(chooser)
+        _demand(plan, trial, len(seen))
+        seen.add(trial.schedule)
+        longest = max(longest, len(trial.schedule))
     return Exploration(
-        passed + len(seen),
-        exhausted=False,
-        bound="max_schedules",
+        len(seen),
+        exhausted=search.exhausted,
+        bound=None if search.exhausted else "max_schedules",
         seed=seed,
         redundant=redundant,
         races=plan.observed.races(),
@@ -208,19 +247,17 @@ def explore(
 
 def _systematically(plan: _Plan, search: Search, budget: int) -> Iterator[Trial | None]:
     """Yield a trial for each schedule, None for each that was given up."""
-    half = max(budget // 2, 1)
-    complete = runs = 0
-    while complete < (half if runs > half else budget):
+    for runs in range(1, budget + 1):
         search.begin()
-        runs += 1
         try:
             trial = plan.run(search)
         except RedundantError:
             yield None
         else:
-            complete += 1
             yield trial
         if not search.end():
+            return
+        if runs == budget // 2 and search.progress < _WORTH_IT:
             return
 
 
@@ -235,53 +272,91 @@ def _demand(plan: _Plan, trial: Trial, passed: int) -> None:
 
 def _shorten(plan: _Plan, trial: Trial, error: BaseException) -> tuple[Trial, BaseException]:
     """Return a run that fails in the same way, under the shortest schedule that was found."""
-    runs = 0
+    shortest = _Shortest(plan, trial, error)
     length = 0
-    while length < len(trial.schedule) and runs < MAX_SHORTENING:
+    while length < len(shortest.trial.schedule):
         # First the shortest beginning that fails, then without one choice after the other.
-        for choices in (trial.schedule.choices[:length], _without(trial.schedule, length)):
-            runs += 1
-            try:
-                other = plan.run(Schedule(choices))
-            except ScheduleError:
-                continue
-            found = plan.judge(other)
-            if type(found) is type(error) and found is not None:
-                trial, error = attrs.evolve(other, schedule=Schedule(choices)), found
+        choices = shortest.trial.schedule.choices
+        for shorter in (choices[:length], choices[:length] + choices[length + 1 :]):
+            if shortest.fails(Replayed(Schedule(shorter))):
                 break
         else:
             length += 1
-    return trial, error
+    # Then any that is shorter still, the shortest first: those that are left when the beginning of
+    # one is not followed.
+    todo: list[tuple[str, ...]] = [()]
+    for choices in todo:
+        chooser = Replayed(Schedule(choices))
+        limit = len(shortest.trial.schedule)
+        if len(choices) >= limit or shortest.fails(chooser) or not shortest.runs_left:
+            break
+        names = chooser.schedule.choices
+        todo += [
+            (*names[:position], name)
+            for position in range(len(choices), min(limit - 1, len(names)))
+            for name in chooser.options[position][1:]
+        ]
+        todo.sort(key=len)
+    return shortest.trial, shortest.error
 
 
-def _without(schedule: Schedule, position: int) -> tuple[str, ...]:
-    return schedule.choices[:position] + schedule.choices[position + 1 :]
+class _Shortest:
+    """A run that fails, and how many more may be spent on finding one with a shorter schedule."""
+
+    def __init__(self, plan: _Plan, trial: Trial, error: BaseException) -> None:
+        self.trial = trial
+        self.error: BaseException = error
+        self.runs_left = MAX_SHORTENING
+        self._plan = plan
+
+    def fails(self, chooser: Replayed) -> bool:
+        """Return whether a run fails in the same way, and then take it."""
+        if not self.runs_left:
+            return False
+        self.runs_left -= 1
+        try:
+            trial = self._plan.run(chooser)
+        except ScheduleError:
+            return False
+        error = self._plan.judge(trial)
+        kind: type[object] = type(self.error)
+        if error is None or type(error) is not kind:
+            return False
+        self.trial, self.error = attrs.evolve(trial, schedule=chooser.wanted), error
+        return True
 
 
 def replay(
     make_tree: MakeTree,
     check: Check | None,
-    schedule: Schedule | str | Path,
+    schedule: Schedule | Sequence[str] | str | Path,
     *,
     allow: type[BaseException] | tuple[type[BaseException], ...] = (),
     message: str | Content | None = None,
     read: Callable[[Run], Awaitable[object]] | None = None,
     make_runner: MakeRunner = Runner,
+    run_config: RunConfig | None = None,
     max_steps: int = 10_000,
     seed: int = 0,
 ) -> Trial:
     """Run a tree once more under one schedule, and check what comes of it.
 
-    Takes the arguments of `explore`. ``schedule`` is as the failure printed it; or the file into
-    which it was saved.
+    Takes the arguments of `explore`. ``schedule`` is as the failure printed it, as a `Schedule`
+    or as a list; or the file into which it was saved.
 
     Raises:
         ExplorationError: the check fails, as it did.
-        ScheduleError: the schedule does not fit the tree.
+        ScheduleError: the schedule does not fit the tree, or the file holds none.
+        OSError: the file cannot be read.
     """
-    chosen = schedule if isinstance(schedule, Schedule) else Schedule.load(schedule)
-    allowed = allow if isinstance(allow, tuple) else (allow,)
-    plan = _Plan(make_tree, check, allowed, message, read, make_runner, max_steps, seed)
+    match schedule:
+        case Schedule():
+            chosen = schedule
+        case str() | Path():
+            chosen = Schedule.load(schedule)
+        case _:
+            chosen = Schedule(schedule)
+    plan = _Plan(make_tree, check, allow, message, read, make_runner, run_config, max_steps, seed)
     trial = attrs.evolve(plan.run(chosen), schedule=chosen)
     error = plan.judge(trial)
     if error is not None:

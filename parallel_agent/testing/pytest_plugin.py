@@ -59,6 +59,9 @@ def explore(request: pytest.FixtureRequest) -> Callable[..., Exploration]:
 
     options: dict[str, Any] = {}
     for marker in reversed(list(request.node.iter_markers("explore"))):
+        if marker.args:
+            message = "pytest.mark.explore takes keywords: pytest.mark.explore(max_schedules=100)"
+            raise TypeError(message)
         options.update(marker.kwargs)
     given = {
         "max_schedules": request.config.getoption("--explore-schedules"),

@@ -19,7 +19,7 @@ RaceTest = Callable[P, Generator[Agent, Result, object]]
 
 
 def race_test(
-    *, max_schedules: int = 1_000, **options: Any
+    *_misplaced: Any, max_schedules: int = 1_000, **options: Any
 ) -> Callable[[RaceTest[P]], Callable[P, None]]:
     """Make a test of a function that yields a tree and looks at what comes of it.
 
@@ -39,8 +39,17 @@ def race_test(
 
     Raises:
         ExplorationError: from the test, when it fails.
-        TypeError: the function is no generator function, or yields once too often or too rarely.
+        TypeError: the function is no generator function, or yields once too often or too rarely;
+            or there is no such option.
     """
+    if _misplaced:
+        message = "write `@race_test()`, with parentheses; its options are keywords"
+        raise TypeError(message)
+    unknown = options.keys() - inspect.signature(explore).parameters.keys()
+    unknown |= options.keys() & {"make_tree", "check"}
+    if unknown:
+        message = f"race_test() takes the options of explore(), not {', '.join(sorted(unknown))}"
+        raise TypeError(message)
 
     def decorate(function: RaceTest[P]) -> Callable[P, None]:
         if not inspect.isgeneratorfunction(function):
@@ -57,6 +66,10 @@ def race_test(
         return test
 
     return decorate
+
+
+class _YieldsTwice(BaseException):
+    """No failure of what is tested, which is what a check raises otherwise."""
 
 
 def _explore(
@@ -84,11 +97,13 @@ def _explore(
         except StopIteration:
             return
         generator.close()
-        message = "a race test yields once, its tree; for several runs, write several tests"
-        raise TypeError(message)
+        raise _YieldsTwice
 
     try:
         return explore(make_tree, check, max_schedules=max_schedules, **options)
+    except _YieldsTwice:
+        message = "a race test yields once, its tree; for several runs, write several tests"
+        raise TypeError(message) from None
     finally:
         while under_way:
             under_way.pop().close()

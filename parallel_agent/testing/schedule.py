@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any, final
+from typing import Any, Final, cast, final
 
 import attrs
 
@@ -18,6 +18,14 @@ from parallel_agent.testing.errors import ScheduleError
 from parallel_agent.testing.steps import Step
 
 __all__ = ["AtRandom", "ByPriority", "Replayed", "Schedule"]
+
+
+_FORMAT: Final = "parallel_agent_schedule"
+
+
+def _no_schedule(path: str | Path, why: str) -> ScheduleError:
+    how = "`error.trial.schedule.save(path)` saves that of an ExplorationError"
+    return ScheduleError(f"{path} holds no schedule: {why}. {how}")
 
 
 def _is_names(_schedule: object, _attribute: object, value: tuple[object, ...]) -> None:
@@ -49,7 +57,7 @@ class Schedule:
 
     def save(self, path: str | Path) -> None:
         """Write it to a file, as JSON."""
-        text = json.dumps({"parallel_agent_schedule": 1, "choices": self.choices}, indent=1)
+        text = json.dumps({_FORMAT: 1, "choices": self.choices}, indent=1)
         Path(path).write_text(f"{text}\n", encoding="utf-8")
 
     @classmethod
@@ -60,15 +68,24 @@ class Schedule:
             ScheduleError: the file holds none.
             OSError: it cannot be read.
         """
+        text = Path(path).read_bytes()
         try:
-            data: Any = json.loads(Path(path).read_text(encoding="utf-8"))
-            if data["parallel_agent_schedule"] == 1:
-                return cls(data["choices"])
-        except (ValueError, KeyError, TypeError) as exc:
-            message = f"{path} holds no schedule: {exc}"
-            raise ScheduleError(message) from None
-        message = f"{path} holds a schedule of another format than 1"
-        raise ScheduleError(message)
+            data: Any = json.loads(text.decode())
+        except (ValueError, RecursionError) as exc:
+            raise _no_schedule(path, str(exc)) from None
+        if not isinstance(data, dict) or _FORMAT not in data:
+            raise _no_schedule(path, f"it has no {_FORMAT!r}")
+        fields = cast("dict[str, Any]", data)
+        if fields[_FORMAT] != 1:
+            why = f"it has format {fields[_FORMAT]!r:.80}, and this version reads format 1"
+            raise _no_schedule(path, why)
+        choices = fields.get("choices")
+        if not isinstance(choices, list):
+            raise _no_schedule(path, f"its choices are {choices!r:.80}, and no list")
+        try:
+            return cls(cast("list[str]", choices))
+        except ScheduleError as exc:
+            raise _no_schedule(path, str(exc)) from None
 
     def __len__(self) -> int:
         return len(self.choices)
@@ -82,6 +99,7 @@ class _Recorded:
 
     def __init__(self) -> None:
         self._choices: list[str] = []
+        self.options: list[tuple[str, ...]] = []  # who could go, at each choice
 
     @property
     def schedule(self) -> Schedule:
@@ -93,6 +111,7 @@ class _Recorded:
         if len(actors) == 1:
             return 0
         position = self._pick(actors)
+        self.options.append(tuple(actor.name for actor in actors))
         self._choices.append(actors[position].name)
         return position
 
@@ -109,20 +128,41 @@ class Replayed(_Recorded):
     def __init__(self, schedule: Schedule) -> None:
         """Follow ``schedule``."""
         super().__init__()
-        self._wanted = schedule.choices
+        self.wanted = schedule
 
     def _pick(self, actors: Sequence[Actor]) -> int:
         position = len(self._choices)
-        if position >= len(self._wanted):
+        if position >= len(self.wanted):
             return 0
         for index, actor in enumerate(actors):
-            if actor.name == self._wanted[position]:
+            if actor.name == self.wanted.choices[position]:
                 return index
+        wanted, names = self.wanted.choices[position], [actor.name for actor in actors]
         message = (
-            f"choice {position} of the schedule is {self._wanted[position]!r}, and those who can "
-            f"go are {', '.join(actor.name for actor in actors)}: it was recorded with another tree"
+            f"choice {position} of the schedule is {wanted!r}, and those who can go are "
+            f"{', '.join(names)}: {_ANOTHER}"
         )
         raise ScheduleError(message)
+
+    def check_end(self) -> None:
+        """Check that the run took all of the schedule's choices.
+
+        Raises:
+            ScheduleError: it goes on.
+        """
+        taken, left = len(self._choices), self.wanted.choices[len(self._choices) :]
+        if left:
+            message = (
+                f"the run has ended after {taken} choices, and the schedule goes on with "
+                f"{left[0]!r}: {_ANOTHER}"
+            )
+            raise ScheduleError(message)
+
+
+_ANOTHER: Final = (
+    "it was recorded with another tree, other inputs or another reader. Replay it with what it was "
+    "recorded with, or explore again and take the schedule that is printed then"
+)
 
 
 class Indexed(_Recorded):
@@ -157,28 +197,28 @@ class ByPriority(_Recorded):
     """The one with the highest priority, which changes at few, random moments.
 
     Probabilistic concurrency testing: every task gets a random priority; at ``depth - 1`` random
-    steps, the one that would go falls to the lowest. With *n* tasks and *k* steps, a bug that
-    needs *d* ordering constraints is found with a chance of at least ``1 / (n * k**(d - 1))`` by
-    each schedule of depth *d*. (Burckhardt, Kothari, Musuvathi, Nagarakatte: A Randomized
-    Scheduler with Probabilistic Guarantees of Finding Bugs, ASPLOS 2010.)
+    choices, the one that would go falls below all of them, the *i*-th to the *i*-th place from
+    there, whichever comes first. With *n* tasks and at most *k* choices, a bug that needs *d*
+    ordering constraints is found with a chance of at least ``1 / (n * k**(d - 1))`` by each
+    schedule of depth *d*. (Burckhardt, Kothari, Musuvathi, Nagarakatte: A Randomized Scheduler
+    with Probabilistic Guarantees of Finding Bugs, ASPLOS 2010.)
     """
 
     def __init__(self, random: Random, *, depth: int, steps: int) -> None:
-        """``steps`` is about how many choices a run has."""
+        """``steps`` is how many choices a run has, at most."""
         super().__init__()
         self._random = random
         self._priorities: dict[str, float] = {}
-        self._changes = {random.randrange(max(steps, 1)) for _ in range(depth - 1)}
-        self._lowest = 0.0
+        self._changes = {random.randrange(max(steps, 1)): -place for place in range(1, depth)}
 
     def _pick(self, actors: Sequence[Actor]) -> int:
         for actor in actors:
             if actor.name not in self._priorities:
                 self._priorities[actor.name] = 1.0 + self._random.random()
         best = max(actors, key=self._priority)
-        if len(self._choices) in self._changes:
-            self._lowest -= 1.0
-            self._priorities[best.name] = self._lowest
+        place = self._changes.get(len(self._choices))
+        if place is not None:
+            self._priorities[best.name] = place
             best = max(actors, key=self._priority)
         return actors.index(best)
 

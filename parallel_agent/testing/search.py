@@ -57,7 +57,7 @@ class Search:
 
     Attributes:
         exhausted: all schedules have been run.
-        longest: how many choices there were in a run, at most.
+        longest: how many choices there were in a run, at most, among more than one.
     """
 
     def __init__(self, *, reduce: bool = True) -> None:
@@ -66,6 +66,7 @@ class Search:
         self._path: list[_Node] = []
         self._depth = 0
         self._steps: list[Step] = []
+        self._last: list[Step] = []
         self._known = 0
         self.exhausted = False
         self.longest = 0
@@ -75,7 +76,7 @@ class Search:
     def begin(self) -> None:
         """Begin a run."""
         self._depth = 0
-        self._steps = []
+        self._steps, self._last = [], self._steps
 
     def choose(self, actors: Sequence[Actor]) -> int:
         """Go where no run has gone.
@@ -88,7 +89,11 @@ class Search:
         if self._depth < len(self._path):
             node = self._path[self._depth]
             if node.options != options:
-                raise NondeterminismError(node.options, options, self._depth)
+                position = len(self._steps)
+                raise NondeterminismError(
+                    f"before step {position}, those who could go were {', '.join(node.options)}",
+                    f"they are {', '.join(options)}",
+                )
         else:
             # Who does not emit goes first: what it is up to is known the sooner, and fewer
             # schedules turn out to have been run already.
@@ -99,8 +104,17 @@ class Search:
         return options.index(node.taken)
 
     def note(self, step: Step) -> None:
-        """Learn what was done."""
+        """Learn what was done.
+
+        Raises:
+            NondeterminismError: it did something else the last time.
+        """
+        position = len(self._steps)
         self._steps.append(step)
+        if position < self._known and _outline(step) != _outline(self._last[position]):
+            raise NondeterminismError(
+                f"step {position} was {_told(self._last[position])}", f"it is {_told(step)}"
+            )
 
     def _new_node(self, options: tuple[str, ...], best: str) -> _Node:
         asleep = self._still_asleep()
@@ -133,7 +147,7 @@ class Search:
     def end(self) -> bool:
         """Find the next schedule. Return whether there is one."""
         del self._path[self._depth :]
-        self.longest = max(self.longest, self._depth)
+        self.longest = max(self.longest, len(self.schedule))
         if self._reduce:
             self._look_for_races()
         while self._path:
@@ -154,6 +168,16 @@ class Search:
             self._path.pop()
         self.exhausted = True
         return False
+
+    @property
+    def progress(self) -> float:
+        """Which share of the schedules has been run, as far as can be told now: from 0 to 1."""
+        done, share = 0.0, 1.0
+        for node in self._path:
+            left = {*node.wanted, node.taken}.difference(node.tried, node.asleep)
+            share /= len(node.tried) + len(left)
+            done += share * len(node.tried)
+        return 1.0 if self.exhausted else done
 
     def _look_for_races(self) -> None:
         """Where two dependent steps could have come the other way, want that."""
@@ -198,3 +222,15 @@ class Search:
             node.wanted.add(leads[0])
         else:
             node.wanted.update(node.options)
+
+
+def _outline(step: Step) -> tuple[object, ...]:
+    # Not what an event says: that may well differ, as long as everybody does the same.
+    keys = [(access.key, access.writes) for access in step.accesses]
+    return step.actor, step.emits, keys, step.writes, step.cancels, step.ended
+
+
+def _told(step: Step) -> str:
+    keys = ", ".join(dict.fromkeys(access.key for access in step.accesses))
+    ended = f", and {', '.join(sorted(step.ended))} ended" if step.ended else ""
+    return f"{step!r}" + (f" with state {keys}" if keys else "") + ended

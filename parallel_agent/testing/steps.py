@@ -129,9 +129,7 @@ def _is_at_or_below(label: str, above: str) -> bool:
 
 
 def _ends(step: Step, other: Step) -> bool:
-    """Whether a step ends, or would have ended, what the other belongs to; or starts what its
-    end makes room for.
-    """
+    """Whether one ends what the other belongs to, or would have; or starts what comes after it."""
     for above in step.cancels:
         if _is_at_or_below(other.label, above) or above in other.cancels:
             return True

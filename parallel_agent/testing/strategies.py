@@ -16,6 +16,7 @@ Needs the extra ``testing``.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -66,7 +67,7 @@ def agent_trees(
     *,
     max_depth: int = 2,
     max_width: int = 3,
-    max_steps: int = 3,
+    max_steps: int = 4,
     policies: Iterable[Barrier] = _POLICIES,
     loops: bool = True,
     retries: bool = True,
@@ -128,19 +129,18 @@ def _check_size(name: str, size: object, least: int) -> None:
         raise ValueError(message)
 
 
-def schedules(*, max_choices: int = 30) -> st.SearchStrategy[NumberedSchedule]:
+def schedules(*, max_choices: int = 30, among: int = 6) -> st.SearchStrategy[NumberedSchedule]:
     """Draw schedules for `run_once`, whatever the tree: who goes next, up to ``max_choices`` times.
 
+    Each time one of the first ``among`` that can go: give more for trees that are wider.
     Afterwards, the first that can goes. Shrinks to the schedule in which it always does.
     """
     _check_size("max_choices", max_choices, 0)
-    few = st.lists(_CHOICES, max_size=min(max_choices, 8))
-    many = st.lists(_CHOICES, min_size=max_choices, max_size=max_choices)
+    _check_size("among", among, 1)
+    number = st.integers(0, among - 1)
+    few = st.lists(number, max_size=min(max_choices, 8))
+    many = st.lists(number, min_size=max_choices, max_size=max_choices)
     return st.builds(NumberedSchedule, few | many)
-
-
-# A multiple of 2, 3, 4 and 6: taken modulo as many, each has the same chance.
-_CHOICES = st.integers(0, 11)
 
 
 # State.
@@ -162,16 +162,16 @@ def _scoped_names(draw: st.DrawFn, scopes: st.SearchStrategy[str]) -> str:
 
 def state_values() -> st.SearchStrategy[Any]:
     """Draw what can be stored: JSON values."""
-    numbers = st.floats(allow_nan=False, allow_infinity=False)
-    return st.recursive(
-        st.none() | st.booleans() | st.integers() | numbers | _TEXTS,
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXTS, inner, max_size=3),
-        max_leaves=6,
-    )
+    return _VALUES
 
 
-def _objects() -> st.SearchStrategy[dict[str, Any]]:
-    return st.dictionaries(_TEXTS, state_values(), max_size=3)
+_NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+_VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | _NUMBERS | _TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+_OBJECTS = st.dictionaries(_TEXTS, _VALUES, max_size=3)
 
 
 # Events.
@@ -179,14 +179,19 @@ def _objects() -> st.SearchStrategy[dict[str, Any]]:
 
 def contents() -> st.SearchStrategy[Content]:
     """Draw messages: texts, tool calls and their answers, data."""
-    ids = st.none() | _TEXTS
-    part = st.one_of(
-        st.builds(Text, _TEXTS, st.booleans()),
-        st.builds(FunctionCall, _TEXTS, _objects(), ids),
-        st.builds(FunctionResponse, _TEXTS, _objects(), ids),
-        st.builds(InlineData, st.binary(max_size=8), st.sampled_from(["text/plain", "image/png"])),
-    )
-    return st.builds(Content, st.lists(part, max_size=3), st.sampled_from(["model", "user", None]))
+    return _CONTENTS
+
+
+_IDS = st.none() | _TEXTS
+_PARTS = st.one_of(
+    st.builds(Text, _TEXTS, st.booleans()),
+    st.builds(FunctionCall, _TEXTS, _OBJECTS, _IDS),
+    st.builds(FunctionResponse, _TEXTS, _OBJECTS, _IDS),
+    st.builds(InlineData, st.binary(max_size=8), st.sampled_from(["text/plain", "image/png"])),
+)
+_CONTENTS = st.builds(
+    Content, st.lists(_PARTS, max_size=3), st.sampled_from(["model", "user", None])
+)
 
 
 def events(*, partial: bool | None = None, escalations: bool = True) -> st.SearchStrategy[Event]:
@@ -198,17 +203,17 @@ def events(*, partial: bool | None = None, escalations: bool = True) -> st.Searc
     """
     actions = st.builds(
         EventActions,
-        state_delta=st.dictionaries(state_keys(), state_values(), max_size=3),
+        state_delta=st.dictionaries(state_keys(), _VALUES, max_size=3),
         escalate=st.booleans() if escalations else st.just(False),  # noqa: FBT003  # drawn
         skip_summarization=st.booleans(),
     )
     return st.builds(
         Event,
-        st.none() | _TEXTS | contents(),
+        st.none() | _TEXTS | _CONTENTS,
         actions=st.none() | actions,
-        output=state_values(),
+        output=_VALUES,
         partial=st.booleans() if partial is None else st.just(partial),
-        custom_metadata=_objects(),
+        custom_metadata=_OBJECTS,
     )
 
 
@@ -220,13 +225,12 @@ def outcomes() -> st.SearchStrategy[Outcome]:
     return st.sampled_from("abcde").flatmap(_outcomes_of)
 
 
+@functools.cache  # to make a strategy takes longer than to draw from it
 def _outcomes_of(name: str) -> st.SearchStrategy[Outcome]:
     place = {"name": st.just(name), "path": st.just(f"fan/{name}")}
     took = {"attempts": st.integers(1, 3), "duration": st.floats(0, 100)}
     return st.one_of(
-        st.builds(
-            Outcome, **place, status=st.just(Status.COMPLETED), output=state_values(), **took
-        ),
+        st.builds(Outcome, **place, status=st.just(Status.COMPLETED), output=_VALUES, **took),
         st.builds(
             Outcome,
             **place,

@@ -18,6 +18,7 @@ from trio.testing import MockClock
 
 from parallel_agent.agent import Agent
 from parallel_agent.errors import members
+from parallel_agent.invocation import RunConfig
 from parallel_agent.result import Result
 from parallel_agent.run import Run
 from parallel_agent.runner import Runner
@@ -60,7 +61,7 @@ class Trial:
     Attributes:
         result: what it came to; None if it could not be opened.
         error: what it raised, if it did.
-        events: what the reader got.
+        events: what the reader got; with a ``read`` of your own, what was recorded.
         schedule: who went, where there was a choice.
         steps: everything that was done, in order.
         swallowed: the paths of agents that were told of their cancellation, and returned as if
@@ -82,6 +83,7 @@ def run_once(
     message: str | Content | None = None,
     read: Callable[[Run], Awaitable[object]] | None = None,
     make_runner: MakeRunner = Runner,
+    run_config: RunConfig | None = None,
     max_steps: int = 10_000,
     seed: int = 0,
     on_access: Callable[[Access], None] | None = None,
@@ -95,6 +97,7 @@ def run_once(
         read: reads the run, sends messages, answers; by default, reads to the end.
         make_runner: makes the runner, from the tree and keywords for clock, ids and random
             numbers; ``functools.partial(Runner, reducers=...)``, for example.
+        run_config: how the run behaves.
         max_steps: how many steps are a run that never ends.
         seed: of the random numbers that retries draw.
         on_access: told of every access to state.
@@ -134,8 +137,9 @@ def run_once(
             nursery.start_soon(controller.drive)
             with controller.scope:
                 try:
-                    async with runner.open(message) as run:
+                    async with runner.open(message, run_config=run_config) as run:
                         opened.append(run)
+                        controller.leave = run.cancel
                         if read is None:
                             async for event in run:
                                 events.append(event)  # noqa: PERF401  # what came before a failure counts
@@ -146,27 +150,44 @@ def run_once(
             controller.stop_steering()
             nursery.cancel_scope.cancel()
 
-    try:
-        trio.run(main, clock=clock, instruments=[controller])
-    except BaseException as exc:
-        if controller.failure is None or not _is_about(exc, AbandonedError):
-            raise
+    _run(main, clock, controller)
     failure = controller.failure
     if failure is not None and not isinstance(failure, DeadlockError | EndlessRunError):
         raise failure
+    if isinstance(chooser, Replayed) and not isinstance(failure, EndlessRunError):
+        chooser.check_end()
     error = failure or (errors[0] if errors else None)
+    result = opened[0].result if opened else None
     return Trial(
-        opened[0].result if opened else None,
+        result,
         error,
-        tuple(events),
+        tuple(events) if read is None or result is None else result.events,
         getattr(chooser, "schedule", Schedule()),
         tuple(controller.steps),
         tuple(controller.swallowed),
     )
 
 
+def _run(main: Callable[[], Awaitable[None]], clock: MockClock, controller: Controller) -> None:
+    try:
+        trio.run(main, clock=clock, instruments=[controller])
+    except BaseException as exc:
+        fatal = _first_fatal(exc)
+        if fatal is not None:
+            raise fatal  # noqa: B904  # it comes out of a nursery as it went in
+        if controller.failure is None or not _is_about(exc, AbandonedError):
+            raise
+
+
 async def _as_coroutine(read: Callable[[Run], Awaitable[object]], run: Run) -> None:
     await read(run)
+
+
+def _first_fatal(error: BaseException) -> BaseException | None:
+    """Return what is to end the process: Ctrl-C, SystemExit."""
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return error
+    return next(filter(None, map(_first_fatal, members(error))), None)
 
 
 def _is_about(error: BaseException, kind: type[BaseException]) -> bool:

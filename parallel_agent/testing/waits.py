@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import trio
 
-__all__ = ["caller", "describe_wait", "is_ours", "waits_below", "waits_inside"]
+__all__ = ["caller", "describe_wait", "is_ours", "runs_an_agent", "waits_below", "waits_inside"]
 
 _OURS: Final = str(Path(__file__).parent.parent)
 _TESTING: Final = str(Path(__file__).parent)
@@ -33,6 +33,9 @@ _REASONS: Final = {
 }
 """What a task waits for that waits inside these functions of ours. The last that fits counts."""
 
+_RUNNERS: Final = frozenset({"activate", "watch", "_watch", "_work", "_run", "_run_tree"})
+"""The functions of ours that are started as tasks, and activate agents."""
+
 _BELOW: Final = frozenset({"run_child", "fan_out", "_join"})
 
 
@@ -41,14 +44,13 @@ def caller() -> str:
     frame: FrameType | None = inspect.currentframe()
     while frame is not None:
         code = frame.f_code
-        if not _is_inside(code, _OURS) and not _is_inside(code, _TRIO):
-            return "" if code.co_filename.startswith("<frozen") else _place(code, frame.f_lineno)
-        if _is_inside(code, _OURS):
-            yields = _generator(frame)
-            if yields is not None:
-                return _place(yields.f_code, yields.f_lineno)
-            if code.co_name == "_stepped":
-                return ""  # above it stands the scheduler
+        if _is_inside(code, _TRIO):
+            return ""  # above it stands who has started the event loop
+        if not _is_inside(code, _OURS):
+            return _place(code, frame.f_lineno)
+        yields = _generator(frame)
+        if yields is not None:
+            return _place(yields.f_code, yields.f_lineno)
         frame = frame.f_back
     return ""
 
@@ -58,24 +60,21 @@ def describe_wait(work: Any) -> str:
     where = ""
     reason = ""
     for frame in _frames(work):
-        code = frame.f_code
-        if _is_inside(code, _TRIO):
+        if _is_inside(frame.f_code, _TRIO):
             break
-        if _is_inside(code, _OURS):
+        theirs = _generator(frame)
+        if theirs is None and _is_inside(frame.f_code, _OURS):
             reason = _reason(frame) or reason
-            yields = _generator(frame)
-            frame = yields or frame
-        if not _is_inside(frame.f_code, _OURS):
-            where = _at(frame.f_code, frame.f_lineno)
+        else:
+            theirs = theirs or frame
+            where = _at(theirs.f_code, theirs.f_lineno)
             reason = ""  # what counts is what the innermost code of the agent's waits for
     return " ".join(part for part in (reason, where) if part) or "inside the runtime"
 
 
 def waits_inside(work: Any, names: frozenset[str]) -> bool:
     """Return whether a suspended coroutine waits inside one of these functions of ours."""
-    return any(
-        frame.f_code.co_name in names and _is_inside(frame.f_code, _OURS) for frame in _frames(work)
-    )
+    return any(frame.f_code.co_name in names and is_ours(frame.f_code) for frame in _frames(work))
 
 
 def waits_below(work: Any) -> bool:
@@ -116,9 +115,14 @@ def _is_inside(code: CodeType, folder: str) -> bool:
     return code.co_filename.startswith(folder)
 
 
-def is_ours(code: CodeType | None) -> bool:
+def is_ours(code: CodeType) -> bool:
     """Return whether code is the runtime's. The kit's scripted agents are like users' own."""
-    return code is not None and _is_inside(code, _OURS) and not _is_inside(code, _TESTING)
+    return _is_inside(code, _OURS) and not _is_inside(code, _TESTING)
+
+
+def runs_an_agent(code: CodeType | None) -> bool:
+    """Return whether a task that begins there is about to run an activation."""
+    return code is not None and code.co_name in _RUNNERS and is_ours(code)
 
 
 def _frames(work: Any) -> list[FrameType]:

@@ -38,8 +38,8 @@ class StateWatch:
     def adopt(self, activation: Activation) -> None:
         """Watch the state of an activation that has just been made."""
         branch, parent = activation.lane.branch, activation.parent
-        if parent is not None and branch.parent is parent.lane.branch:
-            self._forked.setdefault(branch.parent, []).append(branch)
+        if parent is not None and parent.lane.branch is not branch:
+            self._forked.setdefault(parent.lane.branch, []).append(branch)
         activation.state = self._state_type(
             activation.invocation.shared, activation.lane, activation.state.layer
         )

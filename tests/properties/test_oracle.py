@@ -310,6 +310,17 @@ def _state_changes_before_hand_out(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Stream, "_admit", admit)
 
 
+def _tail_of_a_batch_not_applied(patch: pytest.MonkeyPatch) -> None:
+    right = Stream.pump
+
+    async def pump(self: Stream) -> BaseException | None:
+        while self._batch:
+            self._batch.popleft().acknowledge()
+        return await right(self)
+
+    patch.setattr(Stream, "pump", pump)
+
+
 def _newest_first(patch: pytest.MonkeyPatch) -> None:
     right = Stream._drain
 
@@ -419,6 +430,7 @@ KNOWN_TO_THE_LAWS: list[tuple[Plant, st.SearchStrategy[Node]]] = [
     (_siblings_not_sealed, _ENDED_IN_CLEANUP),
     (_siblings_visible, trees()),
     (_state_changes_before_hand_out, trees()),
+    (_tail_of_a_batch_not_applied, trees(kinds=[Fan])),
     (_newest_first, _EMITTING_TWICE),
     (_an_end_counted_twice, trees()),
     (_task_left_behind, trees()),

@@ -41,7 +41,7 @@ def _workers(draw: st.DrawFn, name: str) -> Worker:
         name,
         " ".join(acts),
         clean_up=draw(st.sampled_from(CLEAN_UPS)),
-        when_cancelled=cast(OnCancel, draw(st.sampled_from(["passes", "returns", "fails"]))),
+        when_cancelled=cast("OnCancel", draw(st.sampled_from(["passes", "returns", "fails"]))),
         again=again,
         tries=tries,
     )

@@ -7,7 +7,7 @@ else.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, Literal, TypeAlias, cast
@@ -24,7 +24,6 @@ from parallel_agent import (
     InMemorySessionService,
     InvocationContext,
     LoopAgent,
-    MessageRefusedError,
     Outcome,
     ParallelAgent,
     ResponseRefusedError,
@@ -91,7 +90,8 @@ class Worker:
 
     Attributes:
         acts: what it does: ``say``, ``stop`` (an escalating event), ``write`` (a key of its own),
-            ``share`` (a key of all), ``look``, ``nap``, ``wait`` (for ever), ``ask``, ``fail``, ``win`` (return a value).
+            ``share`` (a key of all), ``look``, ``nap``, ``wait`` (for ever), ``ask``, ``fail``,
+            ``win`` (return a value).
         clean_up: what it does, under a shield, when it is cancelled.
         when_cancelled: what comes after that; ``"returns"`` swallows the cancellation.
         again: what it does in every attempt after the first, if something else.
@@ -164,7 +164,8 @@ Choice: TypeAlias = Literal["retry", "skip", "abort"]
 class Core:
     """A tree, how it is read, and what people answer.
 
-    ``way`` and ``at``: how the reader stops, after how many events. ``answers``: to the questions
+    ``way`` and ``at``: how the reader stops, after how many events; ``pause``: seconds that it
+    takes for each. ``answers``: to the questions
     that a policy asks, in the order in which they come, and round again.
     """
 
@@ -172,6 +173,7 @@ class Core:
     way: Way = "end"
     at: int = 0
     answers: tuple[Choice, ...] = ("skip",)
+    pause: float = 0
     __repr__ = as_code
     _repr_pretty_ = printed
 
@@ -303,7 +305,17 @@ class Returned:
 
 
 Entry: TypeAlias = (
-    Began | Called | Settled | Wrote | Asked | Look | Ended | Appended | Delivered | Replied | Returned
+    Began
+    | Called
+    | Settled
+    | Wrote
+    | Asked
+    | Look
+    | Ended
+    | Appended
+    | Delivered
+    | Replied
+    | Returned
 )
 
 _MARK: ContextVar[str] = ContextVar("mark", default="nobody's")
@@ -410,7 +422,9 @@ def build(tree: Node, book: Book) -> Agent:
         case Row(name=name, members=members):
             return SequentialAgent(name, [build(member, book) for member in members])
         case Ring(name=name, members=members, times=times):
-            return LoopAgent(name, [build(member, book) for member in members], max_iterations=times)
+            return LoopAgent(
+                name, [build(member, book) for member in members], max_iterations=times
+            )
         case Fan(kind="parallel"):
             members = tuple(tree.members)
             return ParallelAgent(
@@ -447,7 +461,7 @@ def _build_worker(node: Worker, book: Book) -> Agent:
     return agent(work, name=node.name, retry=retry)
 
 
-async def _act(
+async def _act(  # noqa: C901  # one case per act
     ctx: InvocationContext,
     book: Book,
     attempt: int,
@@ -472,7 +486,7 @@ async def _act(
                 seqs = tuple(event.seq or 0 for event in ctx.history())
                 book.entries.append(Look(path, seqs))
             case "nap":
-                await trio.sleep(0)
+                await trio.lowlevel.checkpoint()
             case "wait":
                 await trio.sleep_forever()
             case "ask":
@@ -527,9 +541,9 @@ class _Noted:
         self._book = book
 
     @asynccontextmanager
-    async def open(self, message: object = None) -> AsyncGenerator[Run, None]:
+    async def open(self, message: str | None = None, **options: Any) -> AsyncGenerator[Run, None]:
         try:
-            async with self._runner.open(session_id="s") as run:
+            async with self._runner.open(message, session_id="s", **options) as run:
                 self._book.run = run
                 yield run
         except BaseException as error:
@@ -572,6 +586,8 @@ async def _read(book: Book, run: Run) -> None:
             except ResponseRefusedError:
                 continue  # whoever asked has been cancelled meanwhile
             book.entries.append(Replied(event.request.prompt, choice))
+        if core.pause:
+            await trio.sleep(core.pause)
 
 
 @attrs.define(eq=False)
@@ -601,5 +617,3 @@ def perform(core: Core, chooser: Chooser) -> tuple[Book, Trial]:
     runs = explored_by(core)
     trial = run_once(runs.make_tree, chooser, read=runs.read, make_runner=runs.make_runner)
     return runs.book, trial
-
-
