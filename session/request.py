@@ -9,7 +9,7 @@ Pure values: no I/O, no clock, no event loop.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
 
@@ -55,7 +55,7 @@ def request_in(content: Content) -> InputRequest | None:
             return InputRequest(
                 part.id,
                 prompt if isinstance(prompt, str) else "",
-                schema if isinstance(schema, Mapping) else None,
+                cast("Mapping[str, Any]", schema) if isinstance(schema, Mapping) else None,
             )
     return None
 

@@ -46,8 +46,8 @@ def caller() -> str:
         code = frame.f_code
         if _is_inside(code, _TRIO):
             return ""  # above it stands who has started the event loop
-        if not _is_inside(code, _OURS):
-            return _place(code, frame.f_lineno)
+        if not _is_inside(code, _OURS) and not code.co_filename.startswith("<frozen"):
+            return _place(code, frame.f_lineno)  # but for Python's own, on the way to a mapping
         yields = _generator(frame)
         if yields is not None:
             return _place(yields.f_code, yields.f_lineno)
