@@ -34,7 +34,13 @@ from parallel_agent.steering import Gate
 from parallel_agent.testing.effects import Effects, NoticedRandom
 from parallel_agent.testing.errors import DeadlockError, EndlessRunError
 from parallel_agent.testing.steps import Access, Step
-from parallel_agent.testing.waits import describe_wait, runs_an_agent, waits_below, waits_inside
+from parallel_agent.testing.waits import (
+    describe_wait,
+    leaves_nursery,
+    runs_an_agent,
+    waits_below,
+    waits_inside,
+)
 from session.event import Event
 
 __all__ = ["AbandonedError", "Actor", "Chooser", "Controller"]
@@ -159,6 +165,7 @@ class Controller(trio.abc.Instrument):
         self._counts: dict[Activation | None, int] = {}
         self._held: dict[Actor, None] = {}
         self._outside: dict[Actor, None] = {}
+        self._ends: dict[trio.Nursery, list[int]] = {}  # the steps in which its tasks have ended
         self._current: Actor | None = None
         self._grace = MAX_GRACE
         self._struck: set[Activation] = set()
@@ -255,7 +262,7 @@ class Controller(trio.abc.Instrument):
                 return stop.value
             finally:
                 if inspect.getcoroutinestate(work) == inspect.CORO_CLOSED:
-                    self._actors.pop(task, None)
+                    self._end(task)
             value = error = None
             if trap is not _EMIT:
                 try:
@@ -270,21 +277,33 @@ class Controller(trio.abc.Instrument):
                     # Nothing ends it. Its code is left where it stands, and kept: to let go of it
                     # would be to run it again.
                     _ABANDONED.append(work)
-                    del self._actors[task]
+                    self._end(task)
                     raise AbandonedError(actor.name)
             if not isinstance(error, GeneratorExit):
                 yield from self._hold(actor).__await__()
+
+    def _end(self, task: Task) -> None:
+        self._actors.pop(task, None)
+        if task.parent_nursery is not None:
+            self._ends.setdefault(task.parent_nursery, []).append(self._position)
 
     async def _hold(self, actor: Actor) -> None:
         """Wait for this actor's turn. A cancellation waits with it."""
         if self._free:
             return
-        actor.task = current_task()
-        # The step that goes on right now is not among them yet.
-        position = len(self.steps) - (self._current is None)
-        actor.causes = (position,) if position >= 0 else ()
+        task = actor.task = current_task()
+        actor.causes = (self._position,) if self._position >= 0 else ()
+        nurseries = task.child_nurseries
+        if nurseries and nurseries[-1] in self._ends and leaves_nursery(actor.work):
+            # It waited for all, and not only for the last.
+            actor.causes = tuple({*actor.causes, *self._ends.pop(nurseries[-1])})
         (self._held if actor.activation is not None else self._outside)[actor] = None
         await wait_task_rescheduled(_never)
+
+    @property
+    def _position(self) -> int:
+        """Of the step that goes on now, which is not among the others yet; or of the last."""
+        return len(self.steps) - (self._current is None)
 
     async def drive(self) -> None:
         """Let one after the other go, until cancelled."""
@@ -327,6 +346,15 @@ class Controller(trio.abc.Instrument):
                 if actor.task is not None:
                     reschedule(actor.task, outcome.Error(AbandonedError(actor.name)))
 
+    def finish(self) -> None:
+        """Account for the last step, the run having ended, and let everybody go."""
+        try:
+            if self.failure is None:
+                self._settle()
+        except Exception as exc:  # noqa: BLE001  # raised by who started this
+            self.failure = exc
+        self.stop_steering()
+
     def stop_steering(self) -> None:
         """Let everybody go, from now on."""
         self._free = True
@@ -355,8 +383,7 @@ class Controller(trio.abc.Instrument):
             return
         activation = actor.emitter or actor.activation
         actor.emitter = None
-        is_main = actor.rank[1] == 0
-        step = self.effects.settle(len(self.steps), cast("Activation", activation), is_main=is_main)
+        step = self.effects.settle(cast("Activation", activation))
         self.steps.append(step)
         self._chooser.note(step)
 

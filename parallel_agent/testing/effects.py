@@ -68,8 +68,6 @@ class Effects:
         self._labels: dict[Activation, str] = {}
         self._live: dict[Activation, tuple[bool, bool]] = {}
         self._crews: dict[Activation, Crew] = {}
-        # By fan-out: where its branches have ended, and one of them.
-        self._ends: dict[Crew, tuple[Activation, list[int]]] = {}
         self._limits: dict[Limiter, int] = {}
         self._touchy: set[Activation] = set()
         self._talkers: set[Activation] = set()
@@ -197,7 +195,7 @@ class Effects:
 
     # Right after.
 
-    def settle(self, position: int, activation: Activation, *, is_main: bool) -> Step:
+    def settle(self, activation: Activation) -> Step:
         """Find out what the step did that others may notice, now that everything waits."""
         step, self.current = self.current, None
         if step is None:
@@ -209,24 +207,19 @@ class Effects:
         if step.event is not None and step.event.actions.escalate:
             decides |= self._decided(_crew_of(activation), None)
         for one, before in list(self._live.items()):
-            now = (one.scope.cancel_called, one.lane.sealed)
-            if now != before:
-                self._live[one] = now
-                cancels.append(self._labels[one])
             if one.status in _LIVE:
+                now = (one.scope.cancel_called, one.lane.sealed)
+                if now != before:
+                    self._live[one] = now
+                    cancels.append(self._labels[one])
                 continue
             del self._live[one]
             ended.append(self._labels[one])
             if one.status is Status.COMPLETED:
                 step.shares.add(f"output {one.agent.name}")
-            crew = self._crews.pop(one, None)
-            decides |= self._decided(crew, one.status)
-            if crew is not None:
-                self._ends.setdefault(crew, (one, []))[1].append(position)
+            decides |= self._decided(self._crews.pop(one, None), one.status)
         step.cancels, step.ended = frozenset(cancels), frozenset(ended)
         step.decides = frozenset(decides)
-        if is_main:
-            step.causes = tuple({*step.causes, *self._joined(activation)})
         return step
 
     def catch_up(self) -> None:
@@ -246,16 +239,6 @@ class Effects:
             for event in recorded:
                 step.writes.update(event.state_delta)
                 step.decisive |= event is not step.event and event.escalate
-
-    def _joined(self, owner: Activation) -> list[int]:
-        """Return where the branches have ended whose end this activation has waited for."""
-        found: list[int] = []
-        for crew, (one, positions) in list(self._ends.items()):
-            # Of a block that is open, nobody has waited for all.
-            if crew.owner is owner and crew.tally.width is not None and one.lane.branch.joined:
-                del self._ends[crew]
-                found += positions
-        return found
 
     def _decided(self, crew: Crew | None, status: Status | None) -> set[str]:
         """Return the fan-out that may end its other branches because of how one has ended."""

@@ -147,7 +147,7 @@ def run_once(
                             await controller.read(_as_coroutine(read, run))
                 except Exception as exc:  # noqa: BLE001  # what the run failed with
                     errors.append(exc)
-            controller.stop_steering()
+            controller.finish()
             nursery.cancel_scope.cancel()
 
     _run(main, clock, controller)

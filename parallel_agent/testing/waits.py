@@ -14,7 +14,15 @@ from typing import Any, Final
 
 import trio
 
-__all__ = ["caller", "describe_wait", "is_ours", "runs_an_agent", "waits_below", "waits_inside"]
+__all__ = [
+    "caller",
+    "describe_wait",
+    "is_ours",
+    "leaves_nursery",
+    "runs_an_agent",
+    "waits_below",
+    "waits_inside",
+]
 
 _OURS: Final = str(Path(__file__).parent.parent)
 _TESTING: Final = str(Path(__file__).parent)
@@ -75,6 +83,12 @@ def describe_wait(work: Any) -> str:
 def waits_inside(work: Any, names: frozenset[str]) -> bool:
     """Return whether a suspended coroutine waits inside one of these functions of ours."""
     return any(frame.f_code.co_name in names and is_ours(frame.f_code) for frame in _frames(work))
+
+
+def leaves_nursery(work: Any) -> bool:
+    """Return whether a suspended coroutine waits at the end of a nursery's block."""
+    inside = [frame.f_code.co_name for frame in _frames(work) if _is_inside(frame.f_code, _TRIO)]
+    return bool(inside) and inside[0] == "__aexit__"
 
 
 def waits_below(work: Any) -> bool:
