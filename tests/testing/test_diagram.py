@@ -109,14 +109,14 @@ def test_messages_and_answers() -> None:
 
 def test_of_long_names_the_end_is_shown_and_of_long_texts_the_beginning() -> None:
     async def says(ctx: Ctx) -> AsyncIterator[str]:
-        yield "all of the words that there are in the world"
+        yield "all of the words of which he had heard once"
 
     tree = does("a_name_that_is_much_too_long_for_a_column_of_text", says)
     head, line, text = draw(run_once(lambda: tree).steps).splitlines()
     assert len(head) == len(line) == len(text) == WIDTH
     assert head.startswith("…")
     assert head.endswith("_column_of_text")
-    assert text == "emits 'all of the words that ther…"
+    assert text == "emits 'all of the words of which …"
 
 
 def test_of_a_long_run_the_last_is_drawn_and_it_is_said_that_there_is_more() -> None:
