@@ -1,9 +1,10 @@
 """Every schedule of a tree, each once: depth first, without those that make no difference.
 
-Dynamic partial-order reduction (Flanagan and Godefroid, POPL 2005) with sleep sets: after each
-run, two dependent steps that could have come the other way make a schedule in which they do;
-what was tried at a choice sleeps below the others until something it depends on has happened. So
-of the schedules that differ only in the order of independent steps, one is run to its end.
+Dynamic partial-order reduction with source sets and sleep sets (Abdulla, Aronis, Jonsson and
+Sagonas, POPL 2014): after each run, two dependent steps that could have come the other way make a
+schedule in which they do; what was tried at a choice sleeps below the others until something it
+depends on has happened. So of the schedules that differ only in the order of independent steps,
+one is run to its end.
 
 Pure: nothing here waits.
 """
@@ -187,41 +188,33 @@ class Search:
         before: list[int] = []
         last: dict[str, int] = {}
         for j, step in enumerate(steps):
-            mine = last.get(step.actor, -1)
-            first = 0
-            for cause in (mine, *step.causes):
+            before.append(0)
+            for cause in (last.get(step.actor, -1), *step.causes):
                 if cause >= 0:
-                    first |= before[cause] | (1 << cause)
-            all_before = first
+                    before[j] |= before[cause] | (1 << cause)
             for i in range(j - 1, -1, -1):
-                if all_before >> i & 1:
+                if before[j] >> i & 1:
                     continue
                 if steps[i].actor != step.actor and dependent(steps[i], step):
-                    all_before |= before[i] | (1 << i)
                     if j >= self._known and i in nodes:
                         self._want(nodes[i], i, j, before)
-            before.append(all_before)
+                    before[j] |= before[i] | (1 << i)
             last[step.actor] = j
 
     def _want(self, node: _Node, i: int, j: int, before: list[int]) -> None:
-        """Let step ``j``, or what leads to it, be tried where step ``i`` was taken."""
-        steps = self._steps
-        actor = steps[j].actor
-        if actor in node.options:
-            node.wanted.add(actor)
+        """Let step ``j`` be tried before step ``i``: by what has to come first then."""
+        # What does not come after step i: all of it could be done in its place.
+        freed = [k for k in range(i + 1, j) if not before[k] >> i & 1]
+        freed.append(j)
+        seen = 0
+        first: list[str] = []
+        for k in freed:
+            if not before[k] & seen:
+                first.append(self._steps[k].actor)
+            seen |= 1 << k
+        if any(name in node.wanted or name in node.asleep for name in first):
             return
-        mine = max((k for k in range(i + 1, j) if steps[k].actor == actor), default=-1)
-        causes = [cause for cause in (mine, *steps[j].causes) if cause >= 0]
-        leading = {
-            steps[k].actor
-            for k in range(i + 1, j)
-            if k in causes or any(before[cause] >> k & 1 for cause in causes)
-        }
-        leads = [name for name in node.options if name in leading]
-        if leads:
-            node.wanted.add(leads[0])
-        else:
-            node.wanted.update(node.options)
+        node.wanted.update(first[:1] if first[0] in node.options else node.options)
 
 
 def _outline(step: Step) -> tuple[object, ...]:

@@ -570,6 +570,11 @@ def two_that_run_in_place_see_each_others_events() -> Agent:
     return does("owner", runs_two)
 
 
+@case(None)
+def one_fails_by_what_another_writes_before_a_third_ends() -> Agent:
+    return ParallelAgent("p", [does("a", fails_if("x")), does("b", nothing), writes("c")])
+
+
 @functools.cache
 def all_outcomes(name: str) -> frozenset[object]:
     return frozenset(CASES[name].find(reduce=False).outcomes)
@@ -585,6 +590,18 @@ def test_the_reduction_loses_no_outcome_where(name: str) -> None:
 def test_a_reduction_is_found_out_that_does_not_know_that(name: str) -> None:
     case = CASES[name]
     assert set(case.find(alter=case.forget).outcomes) < all_outcomes(name)
+
+
+def test_a_search_is_found_out_that_asks_for_the_later_of_two_steps_and_for_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def want(self: Search, node: Any, _i: int, j: int, _before: list[int]) -> None:
+        node.wanted.add(self._steps[j].actor)
+
+    # It may be asleep there, and something else has to come first to wake it.
+    name = "one fails by what another writes before a third ends"
+    monkeypatch.setattr(Search, "_want", want)
+    assert set(CASES[name].find().outcomes) < all_outcomes(name)
 
 
 # ---------------------------------------------------------------------------------- drawn trees
