@@ -43,14 +43,6 @@ class _Append(Protocol):
     def __call__(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None: ...
 
 
-class _StoreFailed(BaseException):
-    """Carries the error of an append out of the block that recorded."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__()
-        self.error = error
-
-
 Resolve = Callable[[Slot, "deque[Slot]"], "BaseException | None"]
 """Settle a slot's late writes, after the slots drained before it; or say why it is refused."""
 
@@ -104,7 +96,7 @@ class Stream:
         self.announced = False
         self._batch: deque[Slot] = deque()
         self._held: Slot | None = None
-        self._reading = False
+        self.reading = False
 
     # The emitters' side: `Activation.emit` fills a slot of its lane and posts it.
 
@@ -124,7 +116,7 @@ class Stream:
     # The reader's side.
 
     @enable_ki_protection
-    async def read(self) -> Event:  # one loop, no call per event to spare
+    async def read(self) -> Event:
         """Acknowledge the event handed out last and return the next.
 
         Raises:
@@ -132,43 +124,88 @@ class Stream:
             ReadError: another task is reading.
             BaseException: the run's failure, once, after everything recorded before it.
         """
-        if self._reading:
+        self.begin_reading()
+        try:
+            # Cancelled here or in `refill`, the reader loses nothing: what is drained stays.
+            await checkpoint_if_cancelled()
+            while True:
+                event = self.next_nowait()
+                if event is not None:
+                    return event
+                await self.refill()
+        finally:
+            self.reading = False
+
+    # The same in its parts, for a reader that lives outside trio and cannot await `read`.
+
+    def begin_reading(self) -> None:
+        """Come back for the next event: acknowledge the one handed out last.
+
+        Set ``reading`` to False when you have it.
+
+        Raises:
+            ReadError: another task is reading.
+        """
+        if self.reading:
             message = "two tasks are reading one run at the same time; a run has one reader"
             raise ReadError(message)
-        self._reading = True
-        try:
-            held = self._held
-            if held is not None:
-                self._held = None
-                held.acknowledge()
-            # Cancelled here or in `_refill`, the reader loses nothing: what is drained stays.
-            await checkpoint_if_cancelled()
-            batch = self._batch
-            queue = self.queue
-            while True:
-                while batch:
-                    slot = batch.popleft()
-                    event = self._hand_out(slot)
-                    if event is not None:
-                        self._held = slot
-                        self.delivered += 1
-                        return event
-                    slot.acknowledge()
-                if self.ended:
-                    break
-                if queue and self._append_nowait is not None:
-                    self._record_next(self._append_nowait)
-                else:
-                    await self._refill()
-        except _StoreFailed as failed:
-            await self._join()
-            raise _never_an_end(failed.error) from None
-        finally:
-            self._reading = False
+        self.reading = True
+        held = self._held
+        if held is not None:
+            self._held = None
+            held.acknowledge()
+
+    def next_nowait(self) -> Event | None:
+        """Hand out the next event; None if there is none yet, and `refill` must be awaited.
+
+        Raises: as `read`.
+        """
+        batch = self._batch
+        while True:
+            while batch:
+                slot = batch.popleft()
+                event = self._hand_out(slot)
+                if event is not None:
+                    self._held = slot
+                    self.delivered += 1
+                    return event
+                slot.acknowledge()
+            if self.ended:
+                break
+            if not self.queue or self._append_nowait is None or self.closed:
+                return None
+            self._record_next(self._append_nowait)
         failure, self.failure = self.failure, None
         if failure is not None:
             raise _never_an_end(failure)
         raise StopAsyncIteration
+
+    async def refill(self) -> None:
+        """Wait for something to be queued, drain it, and record it.
+
+        Returns when `next_nowait` may have something to hand out. When the store fails, it
+        cancels the tree and waits for its end. Cancelled while it waits, it loses nothing.
+        """
+        if self.closed:
+            await self._join()
+            return
+        await self._wait()
+        if self._append_nowait is not None:
+            self._record_next(self._append_nowait)
+            return
+        service = self._service
+        if service.batches:
+            # The branches woken with the first are about to emit as well: give them their turn.
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        session = self.session
+        try:
+            events = self._drain(one=not service.batches)
+            if events:
+                # All or nothing, so never cancelled half way.
+                with trio.CancelScope(shield=True):
+                    await service.append(session.key, events, expected_seq=session.last_seq)
+        except BaseException as exc:  # noqa: BLE001  # the reader gets it, when the tree has ended
+            self.fail(exc)
 
     @enable_ki_protection
     async def pump(self) -> BaseException | None:
@@ -195,13 +232,11 @@ class Stream:
                     await self._wait()
                     self.close()
                 else:
-                    await self._refill()
+                    await self.refill()
             except GeneratorExit:
                 raise  # the event loop has died, and this is the garbage collector: nobody waits
             except KeyboardInterrupt as exc:
                 interrupt = exc
-            except _StoreFailed as failed:
-                self.fail(failed.error)
             except BaseException as exc:  # noqa: BLE001  # kept: raised when the block ends
                 self.fail(exc)
 
@@ -242,27 +277,6 @@ class Stream:
             finally:
                 self.announced = False  # whatever happened: one announcement too many is harmless
 
-    async def _refill(self) -> None:
-        """Wait for something to be queued, drain it, and record it."""
-        await self._wait()
-        if self._append_nowait is not None:
-            self._record_next(self._append_nowait)
-            return
-        service = self._service
-        if service.batches:
-            # The branches woken with the first are about to emit as well: give them their turn.
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        session = self.session
-        try:
-            events = self._drain(one=not service.batches)
-            if events:
-                # All or nothing, so never cancelled half way.
-                with trio.CancelScope(shield=True):
-                    await service.append(session.key, events, expected_seq=session.last_seq)
-        except BaseException as exc:  # noqa: BLE001  # carried to the reader
-            self.fail(exc)
-            raise _StoreFailed(exc) from None
-
     def _record_next(self, append: _Append) -> None:
         """Drain and record one event, in a service that never blocks.
 
@@ -284,9 +298,8 @@ class Stream:
                         if not event.partial:
                             session = self.session
                             append(session.key, (event,), expected_seq=session.last_seq)
-                    except BaseException as exc:  # noqa: BLE001  # as above
+                    except BaseException as exc:  # noqa: BLE001  # as in `refill`
                         self.fail(exc)
-                        raise _StoreFailed(exc) from None
                 return
 
     async def _join(self) -> None:
@@ -295,7 +308,6 @@ class Stream:
             while not self.ended:
                 await self._wait()
                 self.close()
-        self.failure = None
 
     def _drain(self, *, one: bool) -> list[Event]:
         """Move what is queued to the batch, up to and including the first escalating event."""
