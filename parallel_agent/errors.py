@@ -11,6 +11,7 @@ A name says whose doing it was::
     │   ├── StateError              state was used in a way it does not offer
     │   ├── ActivationEndedError    something was done through the context of an ended activation
     │   ├── FanOutError             a fan-out was asked for what it cannot do
+    │   ├── HostError               trio where asyncio is needed, or the other way round
     │   ├── InputError              an agent was given an input that it does not take
     │   ├── MessageRefusedError     a message to a branch that does not run, or to a full inbox
     │   ├── ReadError               a run's stream was read in a way that cannot work
@@ -48,6 +49,7 @@ __all__ = [
     "EmitError",
     "EscapedCancellationError",
     "FanOutError",
+    "HostError",
     "InputError",
     "MessageRefusedError",
     "MessageTypeError",
@@ -101,6 +103,10 @@ class ActivationEndedError(UsageError, RuntimeError):
 
 class ReadError(UsageError, TypeError):
     """A run's stream was read without its block, or by two tasks at once."""
+
+
+class HostError(UsageError, RuntimeError):
+    """Something needs trio and finds asyncio, or the other way round; or its loop has ended."""
 
 
 class EscapedCancellationError(UsageError, RuntimeError):

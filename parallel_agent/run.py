@@ -10,29 +10,25 @@ an agent failed, and an exception of the body leaves as itself.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from inspect import iscoroutinefunction
+from collections.abc import Coroutine, Mapping
 from types import TracebackType
-from typing import Any, Literal, NoReturn, final
+from typing import Any, Literal, final
 
-import attrs
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from parallel_agent.activation import Activation
-from parallel_agent.barrier import Outcome
 from parallel_agent.branch import Branch, Place
-from parallel_agent.context import InvocationContext, find_outcomes
+from parallel_agent.context import InvocationContext
 from parallel_agent.drive import activate
 from parallel_agent.engine import ENGINE
-from parallel_agent.errors import PluginError, ReadError, RunEndedError, note_plugin
+from parallel_agent.errors import PluginError, ReadError, note_plugin
+from parallel_agent.handle import RunBlock, RunCore, RunHandle
 from parallel_agent.invocation import Invocation, RunConfig
 from parallel_agent.lane import Lane
-from parallel_agent.lifecycle import Status, Step, advance, checked_reason
 from parallel_agent.limiter import Limiter
-from parallel_agent.post import send
-from parallel_agent.questions import PendingRequest, Requests
-from parallel_agent.result import Result, RunSetup, RunStatistics, last_text
+from parallel_agent.questions import Requests
+from parallel_agent.result import RunSetup
 from parallel_agent.shared_state import SharedState
 from parallel_agent.steering import STEERING
 from parallel_agent.stream import Stream
@@ -41,244 +37,23 @@ from session.content import Content
 from session.event import USER, Event, Origin, stamp_origin, stamp_timestamp
 from session.service import SessionExistsError
 from session.session import Session
-from session.state import frozen_dict
 
 __all__ = ["OpenRun", "Run"]
 
 
-class _Core:
-    """What a run and its block both hold on to."""
-
-    def __init__(self, root: Activation, first: int) -> None:
-        self.root = root
-        self.stream = root.invocation.stream
-        self.first = first
-        self.status = advance(Status.PENDING, Step.START)
-        self.reason: str | None = None
-        self.result: Result | None = None
-
-    def cancel(self, reason: str) -> None:
-        """Cancel the tree; the first reason is the one that counts."""
-        if not self.stream.ended and self.reason is None:
-            self.reason = reason
-        self.root.scope.cancel(reason)
-
-    def conclude(self, *, broken: bool) -> None:
-        """Settle status and result, the tree having ended. ``broken``: the stream failed."""
-        root = self.root
-        invocation = root.invocation
-        session = self.stream.session
-        if broken:
-            step = Step.FAIL
-        elif root.status is Status.COMPLETED:
-            # Cancelled too late to reach anybody, it is cancelled all the same: never a success.
-            step = Step.COMPLETE if self.reason is None else Step.CANCEL
-        else:
-            ways = {Status.FAILED: Step.FAIL, Status.WAITING: Step.WAIT}
-            step = ways.get(root.status, Step.CANCEL)
-        self.status = advance(self.status, step)
-        whys = {Step.CANCEL: self.reason, Step.WAIT: invocation.requests.why_waiting()}
-        events = tuple(session.events[self.first :])
-        self.result = Result(
-            status=self.status,
-            text=last_text(events),
-            output=root.output if step is Step.COMPLETE else None,
-            outputs=frozen_dict(invocation.outputs),
-            state=session.snapshot(),
-            events=events,
-            reason=whys.get(step),
-            session_id=invocation.key.session_id,
-            invocation_id=invocation.id,
-        )
-
-
 @final
-class Run:
-    """One run, inside its block: an async iterator of events, and a handle on what runs.
-
-    Iteration ends when the tree has ended, and raises what it failed with. It delivers an event
-    after it is recorded, and its branch goes on when the reader comes back for the next.
-    """
-
-    def __init__(self, core: _Core) -> None:
-        """Made by `Runner.open`."""
-        self._core = core
-        self._stream = core.stream
-        self._requests: Requests = core.root.invocation.requests
-
-    @property
-    def invocation_id(self) -> str:
-        """The run's id."""
-        return self._core.root.invocation.id
-
-    @property
-    def session_id(self) -> str:
-        """The session it runs in."""
-        return self._core.root.invocation.key.session_id
-
-    @property
-    def status(self) -> Status:
-        """How it stands; final when the block has ended."""
-        return self._core.status
-
-    @property
-    def result(self) -> Result:
-        """What it came to; there when the block has ended.
-
-        Raises:
-            ReadError: the block has not ended.
-        """
-        if self._core.result is None:
-            message = "run.result is there when the `async with` block has ended"
-            raise ReadError(message)
-        return self._core.result
-
-    def statistics(self) -> RunStatistics:
-        """Return how many events were delivered, and how many activations stand how."""
-        return RunStatistics(
-            status=self._core.status,
-            delivered=self._stream.delivered,
-            last_seq=self._stream.session.last_seq,
-            **attrs.asdict(self._core.root.invocation.counts),
-        )
-
-    def outcomes(self, name: str) -> tuple[Outcome, ...]:
-        """Return how the branches of the fan-out ``name`` ended, in declaration order.
-
-        Of its newest activation; also when it failed.
-
-        Raises:
-            KeyError: no fan-out of that name has ended.
-        """
-        return find_outcomes(self._core.root.invocation.outcomes, name)
-
-    def cancel(self, reason: str = "cancelled by run.cancel()") -> None:
-        """Cancel every agent of the run. Does not wait: go on iterating, or leave the block.
-
-        Iteration ends ordinarily, when every agent has cleaned up; what they record while doing
-        so is still delivered. ``result.status`` is then ``"cancelled"``, never a success.
-        """
-        self._core.cancel(checked_reason(reason))
-
-    # Into the run. Nothing here waits for the reader, so it may be called inside its loop.
-
-    async def send(self, content: str | Content, *, to: str | None = None) -> Event:
-        """Send a message to the branch named ``to``; None is the root branch.
-
-        It is recorded as the user's event on that branch, comes out of the iteration like any
-        other, and is there for ``ctx.receive()`` when the reader comes back after it.
-
-        Raises:
-            MessageRefusedError: no such branch is running, or its inbox is full. Nothing changed.
-        """
-        await checkpoint()
-        return send(self._core.root, content, to)
-
-    @property
-    def pending(self) -> tuple[PendingRequest, ...]:
-        """The questions to people that wait for an answer, oldest first.
-
-        After a run that has ended as waiting, those it waits for.
-        """
-        return self._requests.pending()
-
-    async def respond(self, request_id: str, value: Any) -> Event:
-        """Answer a question: ``await run.respond(event.request.id, True)``.
-
-        The answer is recorded as the user's event on the branch that asked, comes out of the
-        iteration like any other, and reaches its agent when the reader comes back after it.
-
-        Args:
-            request_id: the request's id; or, if no other open request is like that, one of its
-                other names, `PendingRequest.names`.
-            value: the answer: JSON, or an object that has a JSON form. It must fit the request's
-                schema, strictly.
-
-        Raises:
-            ResponseRefusedError: no such request is open, it has been answered, or the value
-                does not fit. Nothing has changed.
-        """
-        await checkpoint()
-        return self._requests.respond(request_id, value)
-
-    # Out of the run.
-
-    async def wait_for(self, predicate: Callable[[Event], bool]) -> Event:
-        """Read on until an event is like that, and return it.
-
-        Raises:
-            RunEndedError: the run has ended, and none was.
-            ReadError: ``predicate`` is no plain function of an event.
-        """
-        if not callable(predicate) or iscoroutinefunction(predicate):
-            message = f"wait_for() takes a plain function of an event, not {predicate!r:.80}"
-            raise ReadError(message)
-        async for event in self:
-            if predicate(event):
-                return event
-        message = "the run has ended, and no event was what wait_for() waited for"
-        raise RunEndedError(message)
-
-    def only(
-        self, *, author: str | None = None, branch: str | None = None, partial: bool | None = None
-    ) -> AsyncIterator[Event]:
-        """Read on, passing over events that are not like that.
-
-        Args:
-            author: of this author.
-            branch: on this branch, or one forked from it.
-            partial: False passes over partial events, True over whole ones.
-        """
-        return _Only(self, author=author, branch=branch, partial=partial)
-
-    async def collect(self) -> list[Event]:
-        """Read to the end, and return what came."""
-        return [event async for event in self]
-
-    def __aiter__(self) -> Run:
-        return self
+class Run(RunHandle):
+    """A run under trio. Reading is cancelled at each event, and loses none."""
 
     def __anext__(self) -> Coroutine[Any, Any, Event]:
         return self._stream.read()
 
-    def __repr__(self) -> str:
-        return f"<Run {self.invocation_id}: {self.status}>"
+    async def _checkpoint(self) -> None:
+        await checkpoint()
 
 
 @final
-class _Only:
-    """What `Run.only` returns."""
-
-    def __init__(
-        self, run: Run, *, author: str | None, branch: str | None, partial: bool | None
-    ) -> None:
-        self._run = run
-        self._author = author
-        self._branch = branch
-        self._partial = partial
-
-    def __aiter__(self) -> _Only:
-        return self
-
-    async def __anext__(self) -> Event:
-        async for event in self._run:
-            if (
-                self._author in (None, event.author)
-                and self._partial in (None, event.partial)
-                and self._is_on_branch(event.branch)
-            ):
-                return event
-        raise StopAsyncIteration
-
-    def _is_on_branch(self, name: str | None) -> bool:
-        if self._branch is None:
-            return True
-        # By segments: `fan.agent_1` is not above `fan.agent_10`.
-        return name is not None and f"{name}.".startswith(f"{self._branch}.")
-
-
-@final
-class OpenRun:
+class OpenRun(RunBlock):
     """What `Runner.open` returns: ``async with`` it."""
 
     def __init__(
@@ -301,29 +76,18 @@ class OpenRun:
         self._config = config
         self._attended = attended
         self._nursery: Any = None
-        self._core: _Core | None = None
-
-    def __aiter__(self) -> NoReturn:
-        message = (
-            "a run needs its block: `async with runner.open(...) as run:` and, inside it, "
-            "`async for event in run:`"
-        )
-        raise ReadError(message)
-
-    def __enter__(self) -> NoReturn:
-        message = "use `async with runner.open(...) as run:`, not `with`"
-        raise ReadError(message)
-
-    def __exit__(self, *_details: object) -> None:
-        """Never called; here so that `__enter__` can say what is wrong."""
+        self._core: RunCore | None = None
 
     @enable_ki_protection
     async def __aenter__(self) -> Run:
         if self._core is not None:
             message = "this run was opened already; call runner.open(...) again for another one"
             raise ReadError(message)
-        if not trio.lowlevel.in_trio_run():
-            message = "a run needs trio: trio.run(main), where main() awaits it"
+        if not trio.lowlevel.in_trio_task():
+            message = (
+                "a run needs trio: trio.run(main), where main() awaits it; in an asyncio "
+                "application, use parallel_agent.aio.Runner"
+            )
             raise ReadError(message)
         invocation_id = self._setup.new_id()
         session = await self._load()
@@ -337,7 +101,7 @@ class OpenRun:
         if invocation.user_content is not None or self._state_delta:
             await self._record_message(session, invocation)
             first += 1
-        self._core = _Core(root, first)
+        self._core = RunCore(root, first)
         self._nursery = trio.open_nursery()
         nursery = await self._nursery.__aenter__()
         nursery.start_soon(_run_tree, root, name=f"run {invocation_id}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from random import Random
-from typing import Any
+from typing import Any, TypedDict
 from uuid import uuid4
 
 import attrs
@@ -28,7 +28,32 @@ from session.memory import InMemoryMemoryService, MemoryService
 from session.service import SessionService
 from session.state import Reducer
 
-__all__ = ["Runner"]
+__all__ = ["OpenOptions", "Runner", "RunnerOptions"]
+
+
+class RunnerOptions(TypedDict, total=False):
+    """The keyword arguments of a `Runner`, of every host's."""
+
+    app_name: str | None
+    session_service: SessionService | None
+    artifact_service: ArtifactService | None
+    memory_service: MemoryService | None
+    reducers: Mapping[str, Reducer | str] | None
+    state_schema: type[Any] | None
+    on_conflict: OnConflict
+    plugins: Iterable[Plugin]
+    random: Random | None
+    clock: Callable[[], float]
+    new_id: Callable[[], str]
+
+
+class OpenOptions(TypedDict, total=False):
+    """The keyword arguments of `Runner.open` and `Runner.run`."""
+
+    user_id: str
+    session_id: str | None
+    state_delta: Mapping[str, Any] | None
+    run_config: RunConfig | None
 
 
 class Runner:

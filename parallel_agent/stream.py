@@ -180,6 +180,18 @@ class Stream:
             raise _never_an_end(failure)
         raise StopAsyncIteration
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether `next_nowait` has something to hand out, or the end, or may find something."""
+        return bool(
+            self._batch or self.ended or (self.queue and not self.blocks and not self.closed)
+        )
+
+    @property
+    def blocks(self) -> bool:
+        """Whether nothing can be recorded but in `refill`."""
+        return self._append_nowait is None
+
     async def refill(self) -> None:
         """Wait for something to be queued, drain it, and record it.
 

@@ -1,0 +1,261 @@
+"""One trio run inside one asyncio loop, on the loop's own thread.
+
+In trio's guest mode a *tick* runs everything that can go now, and hands its host a callback for
+the next tick. When nothing can go, trio waits in a thread of its own, for time and sockets. Three
+things here make that fit for streams of events:
+
+* **Its end.** When its main task ends, `asyncio.run` cancels the other tasks and drops whatever
+  else is scheduled. A guest would just stop, with no ``finally`` run. So an *anchor*, an asyncio
+  task, holds the guest: the loop cancels it like any other task, it cancels the trio side, and
+  waits until that has ended.
+* **Its speed.** Waking the thread costs more than an event does. So the guest stays awake for a
+  few turns of the loop after it was given work (`_Clock`); and a reader that finds nothing to read
+  runs the next tick itself (`Guest.turn`), instead of waiting for the loop to do it.
+* **Its manners.** After ``MAX_TURNS`` ticks of that kind the loop has its turn, so that no stream,
+  however busy, keeps other asyncio tasks waiting.
+
+Cancellation: cancelling the anchor ends the guest, and so does `Guest.stop`. Errors: an interrupt
+(Ctrl-C) that trio has caught is raised in the loop. Not safe for other threads than the loop's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from parallel_agent.aio.link import LINK, Link, settle, settled
+from parallel_agent.errors import HostError
+
+if TYPE_CHECKING:
+    from outcome import Outcome
+
+__all__ = ["Guest", "lifespan", "runtime"]
+
+MAX_TURNS: Final = 64
+"""Ticks that readers may run themselves before the loop must have had its turn."""
+
+WARM: Final = 4
+"""Turns of the loop for which an idle guest stays awake after it was given work."""
+
+_GUESTS: Final[dict[asyncio.AbstractEventLoop, Guest]] = {}
+"""The guest of each loop: a loop has no place of its own where it could be kept."""
+
+
+@final
+class _Clock(trio.abc.Clock):
+    """The system's clock, with which an idle guest need not sleep at once."""
+
+    def __init__(self) -> None:
+        self.warm = 0
+
+    def start_clock(self) -> None:
+        """Nothing to start."""
+
+    def current_time(self) -> float:
+        return time.perf_counter()
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        # Asked only when nothing can go. No time to sleep means: ask the loop for another tick.
+        if self.warm > 0:
+            self.warm -= 1
+            return 0
+        return deadline - time.perf_counter()
+
+
+@final
+class Guest(Link):
+    """The trio run of one asyncio loop. `here` returns the running loop's."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start it. It can be given tasks when `ready` is done."""
+        super().__init__(loop)
+        self.ready: asyncio.Future[None] = loop.create_future()
+        self.users = 0
+        self._clock = _Clock()
+        self._tick: Callable[[], object] | None = None
+        self._is_due = False
+        self._turns = 0
+        self._nursery: trio.Nursery | None = None
+        self.is_ending = False
+        self._interrupt: KeyboardInterrupt | None = None
+        self.ended: asyncio.Future[None] = loop.create_future()
+        trio.lowlevel.start_guest_run(
+            self._main,
+            run_sync_soon_threadsafe=loop.call_soon_threadsafe,
+            run_sync_soon_not_threadsafe=self._hold_tick,
+            done_callback=self._done,
+            # Signals wake asyncio and uvloop up by other means; nobody may have two such files.
+            host_uses_signal_set_wakeup_fd=True,
+            clock=self._clock,
+        )
+        self._anchor = loop.create_task(self._hold(), name="parallel_agent.aio")
+
+    @classmethod
+    async def here(cls, *, again: bool = False) -> Guest:
+        """Return the running loop's guest, started if need be.
+
+        Args:
+            again: start one also if the loop has ended an earlier one, which it does at its own
+                end. Whoever says so has to call `stop`.
+
+        Raises:
+            HostError: this is trio, or no asyncio loop runs here, or it is ending.
+        """
+        if trio.lowlevel.in_trio_task():
+            message = "this is a trio task: use what parallel_agent offers, not parallel_agent.aio"
+            raise HostError(message)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            message = "parallel_agent.aio needs a running asyncio loop, and none runs here"
+            raise HostError(message) from None
+        guest = _GUESTS.get(loop)
+        if guest is not None and guest.is_ending and not (again and guest.ended.done()):
+            message = (
+                "the asyncio loop has cancelled its tasks, the one that holds its trio side among "
+                "them, so no run can be opened any more; inside `async with aio.runtime():` it can"
+            )
+            raise HostError(message)
+        if guest is None or guest.ended.done():
+            for other in [other for other in _GUESTS if other.is_closed()]:
+                del _GUESTS[other]
+            guest = _GUESTS[loop] = cls(loop)
+        await asyncio.shield(guest.ready)
+        return guest
+
+    def start(
+        self,
+        function: Callable[..., Awaitable[object]],
+        *args: object,
+        name: str,
+    ) -> None:
+        """Start a trio task. See `Link`."""
+        if self._nursery is None or self.is_ending:
+            message = "the trio side of this asyncio loop has ended"
+            raise HostError(message)
+        self._nursery.start_soon(function, *args, name=name)
+        self.stay_awake()
+
+    def to_asyncio(self, function: Callable[..., object], *args: object) -> None:
+        """Call a function, here and now: both sides share a thread."""
+        function(*args)
+        self.stay_awake()
+
+    def to_trio(self, function: Callable[..., object], *args: object) -> None:
+        """Call a function, here and now: both sides share a thread."""
+        function(*args)
+        self.stay_awake()
+
+    def stay_awake(self) -> None:
+        """Do not fall asleep at once when there is nothing to do: there will be in a moment."""
+        self._clock.warm = WARM
+
+    def turn(self) -> bool:
+        """Run one tick, here and now, if one is due. Say whether it was.
+
+        Not, too, after `MAX_TURNS` of them without a turn of the loop.
+        """
+        if self._tick is None or self._turns >= MAX_TURNS:
+            return False
+        self._turns += 1
+        self._run_tick()
+        return True
+
+    async def stop(self) -> None:
+        """End it: cancel its tasks and wait for them, also when that wait is cancelled."""
+        self._cancel("the trio side of the asyncio loop is shut down")
+        interrupted = await settled(self.ended)
+        interrupted = await settled(self._anchor) or interrupted
+        _GUESTS.pop(self.loop, None)
+        if interrupted is not None:
+            raise interrupted
+
+    def _cancel(self, reason: str) -> None:
+        self.is_ending = True
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel(reason)
+            self.stay_awake()
+
+    # What trio calls.
+
+    @enable_ki_protection
+    async def _main(self) -> None:
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            LINK.set(self)
+            settle(self.ready)
+            try:
+                await trio.sleep_forever()
+            except KeyboardInterrupt as interrupt:
+                # Where asyncio does not handle Ctrl-C, trio does, and it comes here.
+                self._interrupt = interrupt
+                self._cancel("interrupted")
+
+    def _hold_tick(self, tick: Callable[[], object]) -> None:
+        self._tick = tick
+        if not self._is_due:
+            self._is_due = True
+            self.loop.call_soon(self._turn_of_the_loop)
+
+    def _turn_of_the_loop(self) -> None:
+        self._is_due = False
+        self._turns = 0
+        self._run_tick()
+
+    def _run_tick(self) -> None:
+        tick, self._tick = self._tick, None
+        if tick is not None:
+            tick()
+
+    def _done(self, result: Outcome[None]) -> None:
+        self._nursery = None
+        self.is_ending = True
+        settle(self.ready)
+        settle(self.ended)
+        result.unwrap()
+        if self._interrupt is not None:
+            raise self._interrupt
+
+    async def _hold(self) -> None:
+        try:
+            await asyncio.shield(self.ended)
+        except asyncio.CancelledError:
+            self._cancel("the asyncio loop is ending")
+            await settled(self.ended)
+
+    def __repr__(self) -> str:
+        return f"<Guest of {self.loop!r}>"
+
+
+@asynccontextmanager
+async def runtime() -> AsyncGenerator[None]:
+    """Keep the trio side of the running asyncio loop for this block, and end it afterwards.
+
+    Nobody needs this: the first run starts it, and the loop ends it. It is for those who want the
+    start at a time of their own, or an end before the loop's. Blocks nest, and the outermost ends
+    it; runs that are still open then are cancelled, and have cleaned up when the block has ended.
+
+    Raises:
+        HostError: no asyncio loop runs here.
+    """
+    guest = await Guest.here(again=True)
+    guest.users += 1
+    try:
+        yield
+    finally:
+        guest.users -= 1
+        if not guest.users:
+            await guest.stop()
+
+
+@asynccontextmanager
+async def lifespan(_app: object) -> AsyncGenerator[None]:
+    """Be the ``lifespan`` of a Starlette or FastAPI application: `runtime` around its life."""
+    async with runtime():
+        yield

@@ -1,0 +1,68 @@
+"""What holds a trio run and an asyncio loop together, as seen from either side."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from trio.lowlevel import RunVar
+
+__all__ = ["LINK", "Link", "settle", "settled"]
+
+
+class Link(ABC):
+    """A trio run and an asyncio loop that call each other. They may share a thread, or not.
+
+    What is called through a link must not raise, and runs in the order of the calls.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Link to this loop."""
+        self.loop = loop
+
+    @abstractmethod
+    def to_asyncio(self, function: Callable[..., object], *args: object) -> None:
+        """Call a function in the loop's thread. Called by trio's side."""
+
+    @abstractmethod
+    def to_trio(self, function: Callable[..., object], *args: object) -> None:
+        """Call a function in trio's thread. Called by the loop's side."""
+
+    @abstractmethod
+    def start(
+        self,
+        function: Callable[..., Awaitable[object]],
+        *args: object,
+        name: str,
+    ) -> None:
+        """Start a trio task, in a copy of the caller's context variables. Called by the loop.
+
+        Raises:
+            HostError: the trio side has ended.
+        """
+
+
+LINK: RunVar[Link] = RunVar("LINK")
+"""The link of this trio run, if it has one."""
+
+
+def settle(future: asyncio.Future[None] | None) -> None:
+    """Wake whoever waits for the future, if it has not been done or cancelled before."""
+    if future is not None and not future.done():
+        future.set_result(None)
+
+
+async def settled(future: asyncio.Future[Any]) -> asyncio.CancelledError | None:
+    """Wait until the future is done, whoever cancels that.
+
+    Returns the cancellation that came meanwhile; the caller raises it, when the time has come.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    return cancelled
