@@ -42,7 +42,8 @@ Examples:
 With --explore, agents that do what the log says run again, in every order there is (or in so many
 as --schedules says), until the final state is another: then that run is drawn, and --write makes a
 test of it that pytest runs. What an agent read, and would have done had it seen something else, no
-log tells.
+log tells. Nor does it tell which keys have a reducer: --ignore those, or their contributions look
+as if they overwrote each other.
 
 \b
 Exit status:
@@ -63,13 +64,24 @@ Exit status:
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Where random orders come from."
 )
+@click.option(
+    "--ignore", metavar="KEY", multiple=True, help="Do not look at this state key. Any number."
+)
 @click.option("--write", metavar="FILE", help="Write a test of what was found to FILE.")
 def replay(**options: Any) -> None:
     """Run the command; click hands over its options by their names."""
     _replay(**options)
 
 
-def _replay(*, log: str, explore: bool, schedules: int, seed: int, write: str | None) -> None:
+def _replay(
+    *,
+    log: str,
+    explore: bool,
+    schedules: int,
+    seed: int,
+    ignore: tuple[str, ...],
+    write: str | None,
+) -> None:
     if write is not None and not explore:
         message = "--write writes down what --explore has found; give both"
         raise click.UsageError(message)
@@ -79,7 +91,7 @@ def _replay(*, log: str, explore: bool, schedules: int, seed: int, write: str | 
             for event in events:
                 click.echo(event_lines(event))
             return
-        found = find_other_state(events, max_schedules=schedules, seed=seed)
+        found = find_other_state(events, max_schedules=schedules, seed=seed, ignore=ignore)
         if not isinstance(found, OtherState):
             of = "all there are" if found.exhausted else f"of more than {schedules}"
             click.echo(f"the same final state in {found.schedules} orders ({of})")

@@ -2,7 +2,10 @@
 
 `explore` runs a tree under its schedules and checks what comes of each; `replay` runs one of them
 again; `race_test` makes a test of it. Plain functions: they run trio themselves, with a clock that
-stands still until nothing else can happen.
+stands still until nothing else can happen. `scripted` makes agents that do as they are told, of
+steps such as `emits`, `sleeps` and `raises`.
+
+What needs Hypothesis is in `parallel_agent.testing.strategies`.
 """
 
 from __future__ import annotations
@@ -16,10 +19,34 @@ from parallel_agent.testing.errors import (
 )
 from parallel_agent.testing.exploring import Exploration, ExplorationError, explore, replay
 from parallel_agent.testing.faults import FailingSessionService, FailingStream, InjectedFaultError
+from parallel_agent.testing.numbered import NumberedSchedule
 from parallel_agent.testing.races import Race, RaceFinder, watch_races
 from parallel_agent.testing.racing import race_test
 from parallel_agent.testing.recorder import Recorder
 from parallel_agent.testing.schedule import Schedule
+from parallel_agent.testing.scripted import (
+    ScriptedAgent,
+    ScriptStep,
+    adds,
+    as_code,
+    asks,
+    calls,
+    cleans_up,
+    contributes,
+    emits,
+    escalates,
+    outputs,
+    raises,
+    reads,
+    receives,
+    scripted,
+    signals,
+    sleeps,
+    transfers_to,
+    waits_for,
+    within,
+    writes,
+)
 from parallel_agent.testing.steps import Access, Step
 from parallel_agent.testing.trial import Trial, run_once
 
@@ -35,17 +62,39 @@ __all__ = [
     "FailingStream",
     "InjectedFaultError",
     "NondeterminismError",
+    "NumberedSchedule",
     "Race",
     "RaceFinder",
     "Recorder",
     "Schedule",
     "ScheduleError",
+    "ScriptStep",
+    "ScriptedAgent",
     "Step",
     "Trial",
+    "adds",
+    "as_code",
+    "asks",
+    "calls",
     "check_agent",
+    "cleans_up",
+    "contributes",
+    "emits",
+    "escalates",
     "explore",
+    "outputs",
     "race_test",
+    "raises",
+    "reads",
+    "receives",
     "replay",
     "run_once",
+    "scripted",
+    "signals",
+    "sleeps",
+    "transfers_to",
+    "waits_for",
     "watch_races",
+    "within",
+    "writes",
 ]

@@ -12,16 +12,17 @@ from collections.abc import Awaitable, Callable, Sequence
 import attrs
 
 from parallel_agent.agent import Agent
-from parallel_agent.errors import UncancellableAgentError
+from parallel_agent.errors import EmitError, UncancellableAgentError, members
 from parallel_agent.lifecycle import Status
 from parallel_agent.run import Run
 from parallel_agent.runner import Runner
 from parallel_agent.testing.control import Actor
 from parallel_agent.testing.errors import DeadlockError, EndlessRunError
 from parallel_agent.testing.steps import Step
-from parallel_agent.testing.trial import MakeRunner, Trial, run_once
+from parallel_agent.testing.trial import MakeRunner, Trial, check_maker, run_once
 from parallel_agent.testing.waits import describe_wait
 from session.content import Content
+from session.state import UnstorableError
 
 __all__ = ["AgentFaultError", "AgentReport", "check_agent"]
 
@@ -70,14 +71,20 @@ def check_agent(
 
     Raises:
         AgentFaultError: it swallows its cancellation; or goes on for ever when it is cancelled; or
-            never ends, or waits for what never comes, when it is left alone.
+            never ends, or waits for what never comes, when it is left alone; or emits what is no
+            event, or cannot be stored.
+        TypeError: ``make_agent`` is no function that makes it.
     """
+    check_maker("make_agent", make_agent)
     probe = _Probe(make_agent, message, read, make_runner, max_steps)
     undisturbed = _CancelAt(None)
     alone = probe.run(undisturbed)
     if isinstance(alone.error, DeadlockError | EndlessRunError):
         message_ = f"left alone, the agent does not come to an end: {alone.error}"
+        if isinstance(alone.error, DeadlockError) and read is None:
+            message_ += "\nIf it waits for an answer or a message, give it one: `read=...`"
         raise AgentFaultError(message_) from alone.error
+    _check_emitted(alone, "left alone")
     if alone.swallowed:
         message_ = (
             f"{', '.join(alone.swallowed)} swallows trio.Cancelled; catch `Exception`, not "
@@ -138,10 +145,27 @@ class _Probe:
                 "raise it again"
             )
         else:
+            _check_emitted(trial, f"cancelled {chooser.where}")
             return
         who = f" ({', '.join(trial.swallowed)})" if trial.swallowed else ""
         message = f"cancelled {chooser.where}, the agent{who} {what}"
         raise AgentFaultError(message) from error
+
+
+def _check_emitted(trial: Trial, when: str) -> None:
+    error = _refused(trial.error)
+    if error is not None:
+        path = ", ".join(getattr(trial.error, "__notes__", ()))
+        who = f" ({path})" if path else ""
+        message = f"{when}, the agent emits what it must not: {error}{who}"
+        raise AgentFaultError(message) from trial.error
+
+
+def _refused(error: BaseException | None) -> BaseException | None:
+    """Return the refusal of an event, if that is what it is, or one of a group."""
+    if error is None or isinstance(error, EmitError | UnstorableError):
+        return error
+    return next(filter(None, map(_refused, members(error))), None)
 
 
 class _CancelAt:

@@ -20,10 +20,10 @@ import inspect
 import math
 import time
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
-from typing import Any, Final, Protocol, cast, final
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import suppress
+from typing import Any, Final, cast
 
-import attrs
 import outcome
 import trio
 from trio.lowlevel import Abort, Task, checkpoint, current_task, reschedule, wait_task_rescheduled
@@ -31,13 +31,16 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from parallel_agent.activation import Activation
 from parallel_agent.steering import Gate
+from parallel_agent.testing.actors import Actor, Chooser
 from parallel_agent.testing.effects import Effects, NoticedRandom
 from parallel_agent.testing.errors import DeadlockError, EndlessRunError
 from parallel_agent.testing.steps import Access, Step
 from parallel_agent.testing.waits import (
     describe_wait,
+    is_in_thread,
     leaves_nursery,
     runs_an_agent,
+    shares_a_wait,
     waits_below,
     waits_inside,
 )
@@ -55,49 +58,14 @@ _READ: Final = frozenset({"read"})
 MAX_GRACE: Final = 1_000
 """How many more steps all tasks together may take when their run has been given up."""
 
+PATIENCE: Final = 1.0
+"""How many real seconds a thread that an agent has started may take, before others go on."""
+
 _ABANDONED: Final[list[object]] = []
 
 
 class AbandonedError(BaseException):
     """A task could not be ended."""
-
-
-@final
-@attrs.define(eq=False)
-class Actor:
-    """A task that is steered.
-
-    Attributes:
-        name: the path of its activation; from the second task of an agent on, with a number.
-        rank: where it stands among the others: activations in the order of their making.
-        activation: whose task it is; None is the reader.
-        work: what it runs.
-        task: runs it.
-        event: what it is about to emit.
-        emitter: whose event that is: a branch that starts records what its fan-out has written.
-        causes: the positions of the steps without which it could not go.
-    """
-
-    name: str
-    rank: tuple[int, int]
-    activation: Activation | None
-    work: Coroutine[Any, Any, Any] | None = None
-    task: Task | None = None
-    event: Event | None = None
-    emitter: Activation | None = None
-    causes: tuple[int, ...] = ()
-
-
-class Chooser(Protocol):
-    """Decides who goes next."""
-
-    def choose(self, actors: Sequence[Actor]) -> int:
-        """Return the position of the one that goes; they are in the order of their rank."""
-        ...
-
-    def note(self, step: Step) -> None:
-        """Learn what the one that was chosen did. Also of time that passed."""
-        ...
 
 
 class _Gate:
@@ -220,7 +188,15 @@ class Controller(trio.abc.Instrument):
         stranger.event, stranger.emitter = event, activation
         await self._hold(stranger)
 
-    # Tasks that agents start: `trio.abc.Instrument`.
+    # Tasks that agents start, and whom they wake: `trio.abc.Instrument`.
+
+    def task_scheduled(self, task: Task) -> None:
+        """Learn that whoever goes has woken another: at an event, or a lock."""
+        actor, current = self._actors.get(task), self._current
+        if actor is None or current is None or actor is current or current.activation is None:
+            return
+        if shares_a_wait(actor.work):
+            self.effects.share_waits(current.activation)
 
     def task_spawned(self, task: Task) -> None:
         """Steer a task that a steered one has started."""
@@ -271,16 +247,25 @@ class Controller(trio.abc.Instrument):
                         self._struck.add(cast("Activation", actor.activation))
                 except BaseException as exc:  # noqa: BLE001  # for the work, not for us
                     error = exc
-            if self.failure is not None:
-                self._grace -= 1
-                if self._grace < 0 or _is_abandoned(value):
-                    # Nothing ends it. Its code is left where it stands, and kept: to let go of it
-                    # would be to run it again.
-                    _ABANDONED.append(work)
-                    self._end(task)
-                    raise AbandonedError(actor.name)
+            if self.failure is not None and (
+                yield from self._is_beyond_help(task, value).__await__()
+            ):
+                # Its code is left where it stands, and kept: to let go of it would be to run it
+                # again.
+                _ABANDONED.append(work)
+                self._end(task)
+                raise AbandonedError(actor.name)
             if not isinstance(error, GeneratorExit):
                 yield from self._hold(actor).__await__()
+
+    async def _is_beyond_help(self, task: Task, value: object) -> bool:
+        """Return whether nothing ends a task of a run that has been given up."""
+        self._grace -= 1
+        while self._grace < 0 and _has_children(task):
+            # They go first: none may outlive the nursery that it was started in.
+            with suppress(AbandonedError):
+                await wait_task_rescheduled(_never)
+        return self._grace < 0 or _is_abandoned(value)
 
     def _end(self, task: Task) -> None:
         self._actors.pop(task, None)
@@ -307,17 +292,21 @@ class Controller(trio.abc.Instrument):
 
     async def drive(self) -> None:
         """Let one after the other go, until cancelled."""
-        while True:
-            await wait_all_tasks_blocked()
-            try:
+        try:
+            while True:
+                await wait_all_tasks_blocked()
                 await self._take_turn()
-            except Exception as exc:  # noqa: BLE001  # raised by who started this
-                self.failure = exc
-                self.stop_steering()
-                if self.leave is not None:
-                    self.leave(_GIVEN_UP)  # the first reason counts
-                self.scope.cancel(_GIVEN_UP)
-                await self._wind_up()
+        except trio.Cancelled:
+            raise
+        except BaseException as exc:  # noqa: BLE001  # raised by who started this
+            # Ctrl-C and a test's time limit, too: who is held waits for ever, if nobody lets go.
+            self.failure = exc
+            exc.__cause__ = exc.__cause__ or self.effects.struck()
+            self.stop_steering()
+            if self.leave is not None:
+                self.leave(_GIVEN_UP)  # the first reason counts
+            self.scope.cancel(_GIVEN_UP)
+        await self._wind_up()
 
     async def _take_turn(self) -> None:
         self._turns += 1
@@ -326,12 +315,27 @@ class Controller(trio.abc.Instrument):
         if self._outside:
             self._release(min(self._outside, key=_rank))
             return
+        if self._current is not None:
+            await self._let_thread_end(self._current)
         self._settle()
         if not self._held:
             await self._let_time_pass()
             return
         actors = sorted(self._held, key=_rank)
         self._let_go(actors[self._chooser.choose(actors)])
+
+    async def _let_thread_end(self, actor: Actor) -> None:
+        """Wait for a thread that was started in this step, as if all of it were the step.
+
+        Or whether it ends before others have gone would hang on how fast it is. But it may wait
+        for them.
+        """
+        if not is_in_thread(actor.work):
+            return
+        until = time.monotonic() + PATIENCE
+        while actor not in self._held and is_in_thread(actor.work) and time.monotonic() < until:
+            await _wait_for_threads()
+        await wait_all_tasks_blocked()  # those whom its end has woken go no further either
 
     async def _wind_up(self) -> None:
         """Get everybody to end who has been cancelled, until cancelled."""
@@ -341,10 +345,16 @@ class Controller(trio.abc.Instrument):
             if seconds < math.inf:
                 self._clock.jump(max(seconds, 1e-9))
                 continue
-            for actor in list(self._actors.values()):
-                # Behind a shield, waiting for what never comes: it can only be left there.
-                if actor.task is not None:
+            if self._runs_thread():
+                await _wait_for_threads()
+                continue
+            # Behind a shield, waiting for what never comes: it can only be left there. One at a
+            # time, and none before those it has started: their ends are told to whom they are
+            # told always.
+            for actor in sorted(self._actors.values(), key=_rank, reverse=True):
+                if actor.task is not None and not _has_children(actor.task):
                     reschedule(actor.task, outcome.Error(AbandonedError(actor.name)))
+                    break
 
     def finish(self) -> None:
         """Account for the last step, the run having ended, and let everybody go."""
@@ -381,6 +391,8 @@ class Controller(trio.abc.Instrument):
         if actor is None:
             self.effects.catch_up()
             return
+        if actor.activation is not None and shares_a_wait(actor.work):
+            self.effects.share_waits(actor.activation)
         activation = actor.emitter or actor.activation
         actor.emitter = None
         step = self.effects.settle(cast("Activation", activation))
@@ -398,12 +410,21 @@ class Controller(trio.abc.Instrument):
             if not trio.lowlevel.current_statistics().tasks_runnable:  # it may have cancelled
                 self._clock.jump(max(seconds, 1e-9))
             return
-        if trio.to_thread.current_default_thread_limiter().borrowed_tokens:
-            # A thread of the agent's own. There is nothing to do but to wait for it.
-            time.sleep(0.0005)  # noqa: ASYNC251  # virtual time does not bring it nearer
-            await checkpoint()
+        if self._runs_thread():
+            await _wait_for_threads()
             return
         raise DeadlockError(self._waits())
+
+    def _runs_thread(self) -> bool:
+        """Return whether anybody waits for a thread; there is nothing to do but to wait as well."""
+        root = trio.lowlevel.current_root_task()
+        tasks = [] if root is None else [root]
+        for task in tasks:
+            actor = self._actors.get(task)
+            if is_in_thread(task.coro) or (actor is not None and is_in_thread(actor.work)):
+                return True
+            tasks += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+        return False
 
     def _waits(self) -> list[tuple[str, str]]:
         """Return who waits for what, but for those who wait for others among them."""
@@ -423,6 +444,15 @@ class Controller(trio.abc.Instrument):
 
 def _rank(actor: Actor) -> tuple[int, int]:
     return actor.rank
+
+
+def _has_children(task: Task) -> bool:
+    return any(nursery.child_tasks for nursery in task.child_nurseries)
+
+
+async def _wait_for_threads() -> None:
+    time.sleep(0.0005)  # noqa: ASYNC251  # virtual time does not bring them nearer
+    await checkpoint()
 
 
 @types.coroutine

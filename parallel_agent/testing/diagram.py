@@ -16,6 +16,12 @@ __all__ = ["draw"]
 WIDTH: Final = 34
 """How wide a column gets."""
 
+NARROW: Final = 16
+"""How wide it gets, however many there are."""
+
+PAGE: Final = 100
+"""How wide all of them get together, if they need not be narrower than that for it."""
+
 MAX_LINES: Final = 60
 """How many lines are drawn; of a longer run, the last."""
 
@@ -37,12 +43,15 @@ def draw(steps: Sequence[Step]) -> str:
     ranks = {step.actor: step.rank for step in steps if step.actor != "time"}
     shown = {who for who, _ in lines}
     actors = sorted((actor for actor in ranks if actor in shown), key=lambda actor: ranks[actor])
+    most = min(WIDTH, max(NARROW, PAGE // max(len(actors), 1) - 2))
     widths = {
-        actor: min(WIDTH, max(len(text) for who, text in [(actor, actor), *lines] if who == actor))
+        actor: min(most, max(len(text) for who, text in [(actor, actor), *lines] if who == actor))
         for actor in actors
     }
-    rows = [_row({actor: _tail(actor, widths[actor]) for actor in actors}, widths)]
-    rows.append(_row({actor: "-" * widths[actor] for actor in actors}, widths))
+    rows: list[str] = []
+    if actors:
+        rows.append(_row({actor: _tail(actor, widths[actor]) for actor in actors}, widths))
+        rows.append(_row({actor: "-" * widths[actor] for actor in actors}, widths))
     if left_out > 0:
         rows.append(f"({left_out} lines before)")
     for who, text in lines:
@@ -79,12 +88,17 @@ def _what(step: Step) -> Iterator[str]:
 
 def _said(what: str, event: Event, more: str = "") -> str:
     changed = ", ".join(f"{key}={value!r}" for key, value in event.state_delta.items())
+    outcomes = [one for one in event.actions.outcomes or () if one.status != "completed"]
+    ended = ", ".join(f"{one.name} {one.status}" for one in outcomes)
     parts = (
         what,
         "part of" if event.partial else "",
+        f"question {event.request.prompt!r}" if event.request is not None else "",
         repr(event.text) if event.text else "",
+        f"output {event.output!r}" if event.output is not None and not event.text else "",
         f"{{{changed}}}" if changed else "",
         "escalate" if event.actions.escalate else "",
+        f"({ended})" if ended else "",
         more,
     )
     return " ".join(part for part in parts if part)

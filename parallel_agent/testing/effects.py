@@ -34,6 +34,10 @@ _LIVE: Final = (Status.PENDING, Status.RUNNING)
 _TALK: Final = frozenset({"receive", "ask", "send"})
 """The functions of ours in which an agent waits for people, or for messages."""
 
+_WAITS: Final = "waits"
+"""What agents share that wait at locks, events and channels of trio's: any of them. Which it was
+cannot be told from one run to the next."""
+
 
 @attrs.define(eq=False)
 class _Seen:
@@ -71,6 +75,7 @@ class Effects:
         self._limits: dict[Limiter, int] = {}
         self._touchy: set[Activation] = set()
         self._talkers: set[Activation] = set()
+        self._waiters: set[Activation] = set()
         self._inside: dict[Task, list[str]] = {}
         self._is_emitting = False
 
@@ -116,6 +121,14 @@ class Effects:
         """The runs that were opened, in order."""
         return tuple(self._runs)
 
+    def struck(self) -> BaseException | None:
+        """Return what has struck an agent from outside, if something has: a test's time limit, say.
+
+        It makes another run of the same schedule.
+        """
+        raised = (activation.error for activation in self._labels)
+        return next((error for error in raised if not isinstance(error, Exception | None)), None)
+
     # While a step is done.
 
     def begin(self, step: Step, activation: Activation, work: object, task: Task | None) -> None:
@@ -141,6 +154,8 @@ class Effects:
             if activation.status is Status.PENDING:
                 step.starts.add(above)  # what it will see is settled now
         step.shares.update(self._inside.get(task, ()) if task is not None else ())
+        if activation in self._waiters:
+            step.shares.add(_WAITS)
 
     def note(self, activation: Activation, what: str) -> None:
         """Learn that an agent has to do with others."""
@@ -160,6 +175,14 @@ class Effects:
         """Learn that the step has to do with what is called that."""
         if self.current is not None:
             self.current.shares.add(name)
+
+    def share_waits(self, activation: Activation) -> None:
+        """Learn that an agent waits at what is not the runtime's, or wakes who waits there.
+
+        From now on: what it has acquired it will release, and nobody tells.
+        """
+        self._waiters.add(activation)
+        self.share(_WAITS)
 
     @contextmanager
     def sharing(self, name: str) -> Generator[None]:

@@ -28,10 +28,10 @@ class EndlessRunError(AssertionError):
 
     def __init__(self, limit: int, last: Sequence[Step]) -> None:
         """``last``: the newest steps."""
-        tail = ", ".join(repr(step) for step in last)
+        actors = dict.fromkeys(step.actor for step in last if step.actor != "time")
         super().__init__(
-            f"the run has not ended after {limit} steps (the last: {tail}); "
-            "if it needs more, raise max_steps"
+            f"the run has not ended after {limit} steps; those that went last: "
+            f"{', '.join(actors) or 'nobody, time only passed'}. If it needs more, raise max_steps"
         )
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import traceback
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Final, final
 
 import attrs
 
+from parallel_agent.errors import describe
 from parallel_agent.invocation import RunConfig
 from parallel_agent.result import Result
 from parallel_agent.run import Run
@@ -23,10 +25,11 @@ from parallel_agent.runner import Runner
 from parallel_agent.testing.control import Chooser
 from parallel_agent.testing.diagram import draw
 from parallel_agent.testing.errors import ScheduleError
+from parallel_agent.testing.printing import code_of
 from parallel_agent.testing.races import Observed, Race
 from parallel_agent.testing.schedule import AtRandom, ByPriority, Replayed, Schedule
 from parallel_agent.testing.search import RedundantError, Search
-from parallel_agent.testing.trial import MakeRunner, MakeTree, Trial, run_once
+from parallel_agent.testing.trial import MakeRunner, MakeTree, Trial, check_maker, run_once
 from session.content import Content
 
 __all__ = ["Check", "Exploration", "ExplorationError", "explore", "replay"]
@@ -39,6 +42,9 @@ _WORTH_IT: Final = 0.5
 
 MAX_SHORTENING: Final = 200
 """How many runs are spent on making a failing schedule shorter."""
+
+MAX_RACES: Final = 4
+"""How many races a failure prints."""
 
 
 @attrs.frozen
@@ -67,18 +73,26 @@ class ExplorationError(AssertionError):
 
     Attributes:
         trial: the run in which it did, under the shortest schedule that was found.
-        explored: how many schedules had passed before.
+        explored: how many schedules had passed before; None if it is from `replay`.
+        error: what the check, or the run, raised.
         races: what was found by then.
     """
 
     def __init__(
-        self, error: BaseException, trial: Trial, explored: int, races: tuple[Race, ...] = ()
+        self,
+        error: BaseException,
+        trial: Trial,
+        explored: int | None,
+        races: tuple[Race, ...] = (),
+        *,
+        options: str = "",
     ) -> None:
-        """``error`` is what the check, or the run, raised."""
+        """``options``: those with which the run is to be replayed, as code."""
         self.trial = trial
         self.explored = explored
         self.error = error
         self.races = races
+        self._options = options
         super().__init__(str(self))
 
     @property
@@ -88,13 +102,56 @@ class ExplorationError(AssertionError):
 
     def __str__(self) -> str:
         choices = list(self.trial.schedule.choices)
-        return (
-            f"after {self.explored} schedules that passed, one failed with "
-            f"{type(self.error).__name__}: {self.error}\n\n"
-            f"schedule: {choices}\n"
-            f"to replay: replay(make_tree, check, Schedule({choices}))\n\n"
-            f"{self.drawing}"
-        ) + "".join(f"\n\n{race}" for race in self.races)
+        failed = f"failed with {_described(self.error)}"
+        if self.explored is None:
+            first = f"the schedule {failed}"
+        else:
+            some = "schedule" if self.explored == 1 else "schedules"
+            first = f"after {self.explored} {some} that passed, one {failed}"
+        again = f"to replay: replay(make_tree, check, Schedule({choices}){self._options})"
+        parts = (first, f"schedule: {choices}\n{again}", self.drawing, *_shown(self.races))
+        return "\n\n".join(parts)
+
+
+def _described(error: BaseException) -> str:
+    """Say what an error is; where it was raised, if it has no text: a bare ``assert``."""
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  # a broken __str__ must not hide its own error
+        text = describe(error)[1]
+    if text:
+        return f"{name}: {text}"
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return name
+    last = frames[-1]
+    return f"{name} at {Path(last.filename).name}:{last.lineno}" + (
+        f", `{last.line}`" if last.line else ""
+    )
+
+
+def _shown(races: Sequence[Race]) -> Iterator[str]:
+    """Yield races as text: of two branches and a key the first, and of these not too many."""
+    some: dict[tuple[str, frozenset[str | None]], Race] = {}
+    for race in races:
+        some.setdefault((race.key, frozenset((race.first.branch, race.second.branch))), race)
+    shown = list(some.values())[:MAX_RACES]
+    yield from map(str, shown)
+    if len(races) > len(shown):
+        yield f"({len(races) - len(shown)} more in `races` of this error)"
+
+
+_REPLAYED: Final[Mapping[str, object]] = {
+    "allow": (),
+    "message": None,
+    "read": None,
+    "make_runner": Runner,
+    "run_config": None,
+    "max_steps": 10_000,
+    "seed": 0,
+}
+"""The options that make a run what it is, and what they are by default."""
 
 
 @final
@@ -118,16 +175,22 @@ class _Plan:
             if not (isinstance(kind, type) and issubclass(kind, BaseException)):
                 message = f"allow is an exception type, or a tuple of some, not {kind!r:.80}"
                 raise TypeError(message)
-        for name, given in (("tree", self.make_tree), ("runner", self.make_runner)):
-            if not callable(given):
-                message = (
-                    f"make_{name} is a function that makes the {name}, anew for each run "
-                    f"(`lambda: ...`), not {given!r:.80}"
-                )
-                raise TypeError(message)
+        check_maker("make_tree", self.make_tree)
+        check_maker("make_runner", self.make_runner)
         if self.check is not None and not callable(self.check):
             message = f"the check is a function of the result, not {self.check!r:.80}"
             raise TypeError(message)
+
+    @property
+    def options(self) -> str:
+        """What `replay` is to be given besides, as code: a name for what has none."""
+        parts = list[str]()
+        for field in attrs.fields(type(self)):
+            value = getattr(self, field.name)
+            if field.name in _REPLAYED and value != _REPLAYED[field.name]:
+                is_plain = isinstance(value, str | int | type) or field.name == "allow"
+                parts.append(f", {field.name}={code_of(value) if is_plain else field.name}")
+        return "".join(parts)
 
     def run(self, schedule: Schedule | Chooser) -> Trial:
         return run_once(
@@ -148,29 +211,38 @@ class _Plan:
         if trial.error is not None and (
             trial.result is None or not isinstance(trial.error, self.allow)
         ):
+            if _is_for_pytest(trial.error):
+                raise trial.error
             return trial.error
         if self.check is None or trial.result is None:
             return None
         try:
             found = self.check(trial.result)
-        except Exception as exc:  # noqa: BLE001  # a check may raise what it likes
+        except BaseException as exc:  # a check may raise what it likes
+            if _is_for_pytest(exc) or not (isinstance(exc, Exception) or _is_pytest_failure(exc)):
+                raise
             return exc
-        except BaseException as exc:
-            if _is_pytest_failure(exc):
-                return exc
-            raise
         if inspect.isawaitable(found):
             if inspect.iscoroutine(found):
                 found.close()  # or Python complains that nobody awaited it
             message = "the check is a plain function of the result: it cannot be async"
             raise TypeError(message)
+        if isinstance(found, bool):
+            message = f"the check returned {found}, at which nobody looks: let it assert what it is"
+            raise TypeError(message)
         return None
 
 
 def _is_pytest_failure(error: BaseException) -> bool:
-    """Whether it is `pytest.fail`, which is no `Exception`; skipping and such is none of ours."""
+    """Whether it is `pytest.fail`, which is no `Exception`."""
     pytest = sys.modules.get("pytest")
     return pytest is not None and type(error) is pytest.fail.Exception
+
+
+def _is_for_pytest(error: BaseException) -> bool:
+    """Whether it tells pytest to skip the test, or to stop: no failure, and none of ours."""
+    pytest = sys.modules.get("pytest")
+    return pytest is not None and isinstance(error, pytest.skip.Exception | pytest.exit.Exception)
 
 
 def explore(
@@ -192,7 +264,7 @@ def explore(
     Args:
         make_tree: makes the tree, anew for each run.
         check: called with the `Result` of each run; raises, or asserts, if it is wrong. Without
-            one, no run may fail or come to a standstill.
+            one, no run may fail or come to a standstill. What it returns is not looked at.
         max_schedules: how many are run, those counted that are given up half way because the rest
             makes no difference. All are run if there are at most half as many; and if, after that
             half, it looks as if the other half is enough for what is left, the search goes on.
@@ -212,7 +284,10 @@ def explore(
         ExplorationError: a run or a check has failed; it says under which schedule, draws the
             run, and has the error as its cause.
         NondeterminismError: the same choices led to another run.
+        TypeError: an argument is not what it should be; or the check returns a truth value, as one
+            does that forgot to assert it.
     """
+    __tracebackhide__ = True
     if type(max_schedules) is not int or max_schedules < 1:
         message_ = f"max_schedules is a whole number from 1 on, not {max_schedules!r}"
         raise ValueError(message_)
@@ -262,12 +337,13 @@ def _systematically(plan: _Plan, search: Search, budget: int) -> Iterator[Trial 
 
 
 def _demand(plan: _Plan, trial: Trial, passed: int) -> None:
+    __tracebackhide__ = True
     plan.observed.end(trial)
     error = plan.judge(trial)
     if error is not None:
         races = plan.observed.races()
         trial, error = _shorten(plan, trial, error)
-        raise ExplorationError(error, trial, passed, races) from error
+        raise ExplorationError(error, trial, passed, races, options=plan.options) from error
 
 
 def _shorten(plan: _Plan, trial: Trial, error: BaseException) -> tuple[Trial, BaseException]:
@@ -349,6 +425,7 @@ def replay(
         ScheduleError: the schedule does not fit the tree, or the file holds none.
         OSError: the file cannot be read.
     """
+    __tracebackhide__ = True
     match schedule:
         case Schedule():
             chosen = schedule
@@ -360,5 +437,5 @@ def replay(
     trial = attrs.evolve(plan.run(chosen), schedule=chosen)
     error = plan.judge(trial)
     if error is not None:
-        raise ExplorationError(error, trial, 0) from error
+        raise ExplorationError(error, trial, None, options=plan.options) from error
     return trial

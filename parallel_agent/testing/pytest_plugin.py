@@ -6,15 +6,13 @@
     def test_no_update_is_lost(explore):
         explore(make_tree, check)
 
-The fixture is `parallel_agent.testing.explore` with the marker's options as defaults. A failure
-shows the schedule and the diagram in a section of its own.
+The fixture is `parallel_agent.testing.explore` with the marker's options as defaults.
 """
 
 from __future__ import annotations
 
 import functools
-import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -71,20 +69,18 @@ def explore(request: pytest.FixtureRequest) -> Callable[..., Exploration]:
 
     @functools.wraps(explore_schedules)
     def run(*args: Any, **kwargs: Any) -> Exploration:
+        __tracebackhide__ = True
         return explore_schedules(*args, **{**options, **kwargs, **forced})
 
     return run
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item,  # noqa: ARG001  # named by pytest
-    call: pytest.CallInfo[None],
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show the schedule of a failure."""
-    report = yield
-    exploring = sys.modules.get("parallel_agent.testing.exploring")
-    error = None if call.excinfo is None else call.excinfo.value
-    if exploring is not None and isinstance(error, exploring.ExplorationError):
-        report.sections.append(("failing schedule", str(error)))
-    return report
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Refuse a marker that nobody reads: such a test would explore nothing, and pass."""
+    marked = any(marker.name == "explore" for marker in item.own_markers)
+    if marked and "explore" not in getattr(item, "fixturenames", ()):
+        pytest.fail(
+            f"{item.name} is marked with pytest.mark.explore, and does not use the fixture: take "
+            "`explore` as an argument and call it (a race_test is given its options itself)",
+            pytrace=False,
+        )

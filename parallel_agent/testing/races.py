@@ -14,12 +14,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any, Final, final
+from typing import Any, Final, TypeAlias, final
+from weakref import WeakKeyDictionary
 
 import attrs
 
 from parallel_agent.activation import Activation
 from parallel_agent.branch import Branch
+from parallel_agent.invocation import Invocation
 from parallel_agent.result import Result
 from parallel_agent.steering import STEERING, Gate
 from parallel_agent.testing.schedule import Schedule
@@ -32,6 +34,9 @@ __all__ = ["Observed", "Race", "RaceFinder", "watch_races"]
 
 MAX_BRANCHES: Final = 256
 """Of how many branches the newest accesses to one key are remembered."""
+
+_Newest: TypeAlias = dict[str, dict[int, list[Access | None]]]
+"""By key and branch: its newest look, and its newest write."""
 
 
 @attrs.frozen
@@ -66,25 +71,34 @@ class RaceFinder:
     def __init__(self) -> None:
         """Begin without any."""
         self._found: dict[tuple[object, ...], Race] = {}
-        # By key and branch: its newest look, and its newest write.
-        self._newest: dict[str, dict[int, list[Access | None]]] = {}
+        self._newest: _Newest = {}
         self._lock = Lock()
 
     @property
     def races(self) -> tuple[Race, ...]:
         """What was found: each pair of places in the code once, in the order of finding."""
-        return tuple(self._found.values())
+        with self._lock:
+            return tuple(self._found.values())
 
     def begin(self) -> None:
         """Forget the accesses, for another run; keep the races."""
-        self._newest.clear()
+        with self._lock:
+            self._newest = {}
 
     def add(self, access: Access) -> None:
         """Learn of an access."""
+        self._add(access, self._newest)
+
+    def of_one_run(self) -> Callable[[Access], None]:
+        """Return what is to be told of the accesses of one run, which may go on beside others."""
+        newest: _Newest = {}
+        return lambda access: self._add(access, newest)
+
+    def _add(self, access: Access, newest: _Newest) -> None:
         if access.key == EVERY_KEY or access.combined:
             return
         with self._lock:
-            lines = self._newest.setdefault(access.key, {})
+            lines = newest.setdefault(access.key, {})
             for look, write in lines.values():
                 if access.writes:
                     self._compare(look, access)
@@ -166,14 +180,14 @@ class Observed:
 class _Gate:
     """What the events of a watched run pass."""
 
-    def __init__(self, states: StateWatch, plugins: Gate | None) -> None:
-        self._states = states
+    def __init__(self, watch: _Watch, plugins: Gate | None) -> None:
+        self._watch = watch
         self._plugins = plugins
 
     async def event(self, activation: Activation, event: Event) -> Event | None:
         passed = event if self._plugins is None else await self._plugins.event(activation, event)
         if passed is not None:
-            self._states.event(activation, passed)
+            self._watch.state_of(activation).event(activation, passed)
         return passed
 
 
@@ -183,13 +197,21 @@ class _Watch:
     inline = False
 
     def __init__(self, finder: RaceFinder) -> None:
-        self._states = StateWatch(finder.add)
+        self._finder = finder
+        # Each run its own, and no longer than that: what another did is before or after all of it.
+        self._states: WeakKeyDictionary[Invocation, StateWatch] = WeakKeyDictionary()
+
+    def state_of(self, activation: Activation) -> StateWatch:
+        states = self._states.get(activation.invocation)
+        if states is None:
+            states = self._states[activation.invocation] = StateWatch(self._finder.of_one_run())
+        return states
 
     def gate(self, plugins: Gate | None) -> Gate:
-        return _Gate(self._states, plugins)
+        return _Gate(self, plugins)
 
     def adopt(self, activation: Activation) -> None:
-        self._states.adopt(activation)
+        self.state_of(activation).adopt(activation)
 
     def run(self, activation: Activation, work: Coroutine[Any, Any, None]) -> Awaitable[None]:  # noqa: ARG002  # as asked
         return work
@@ -212,8 +234,9 @@ def watch_races() -> Generator[RaceFinder]:
         for race in finder.races:
             print(race)
 
-    Only what happens is seen: a branch that was cancelled before it looked has no race. It costs
-    some microseconds per access.
+    Of blocks inside each other, the innermost watches. Runs may go on side by side, in threads
+    too. Only what happens is seen: a branch that was cancelled before it looked has no race. It
+    costs some microseconds per access.
     """
     finder = RaceFinder()
     token = STEERING.set(_Watch(finder))

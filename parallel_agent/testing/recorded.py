@@ -12,8 +12,9 @@ Pure: nothing here waits.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
+from keyword import iskeyword
 from typing import Any, final
 
 import attrs
@@ -28,7 +29,7 @@ from parallel_agent.workflow.parallel import ParallelAgent
 from parallel_agent.workflow.sequential import SequentialAgent
 from session.codec import Codec, CodecError
 from session.event import USER, Event
-from session.state import thaw
+from session.state import TEMP_PREFIX, thaw
 
 __all__ = ["LogError", "OtherState", "as_test", "find_other_state", "read_log", "recorded_tree"]
 
@@ -49,7 +50,8 @@ def read_log(lines: Iterable[str], name: str = "the log") -> list[Event]:
         if not line.strip():
             continue
         try:
-            events.append(codec.loads(line))
+            # Some programs begin a file of text with a mark.
+            events.append(codec.loads(line.removeprefix("\ufeff") if number == 1 else line))
         except (CodecError, ValueError) as exc:
             message = f"{name}:{number} holds no event: {exc}"
             raise LogError(message) from None
@@ -85,7 +87,7 @@ def recorded_tree(events: Sequence[Event]) -> Agent:
     other.
 
     Raises:
-        LogError: the events have no paths, or no common root.
+        LogError: the events have no paths, or no common root, or are of too deep a tree.
     """
     nodes: dict[str, _Node] = {}
     roots: list[_Node] = []
@@ -97,10 +99,17 @@ def recorded_tree(events: Sequence[Event]) -> Agent:
             raise LogError(message)
         node = _node_of(event, nodes, roots)
         node.items.append(None if event.actions.outcomes else event)
-    if len(roots) != 1:
+    # A root that was tried again has a path for each attempt.
+    if len({root.path.partition("~")[0] for root in roots}) != 1:
         message = f"the events are of {len(roots)} trees: {', '.join(root.path for root in roots)}"
         raise LogError(message)
-    return _agent_of(roots[0], _Names())
+    names = _Names()
+    try:
+        attempts = [_agent_of(root, names) for root in roots]
+    except RecursionError:
+        message = "the events are of a tree that is too deep to be made again"
+        raise LogError(message) from None
+    return attempts[0] if len(attempts) == 1 else SequentialAgent(names.give("attempts"), attempts)
 
 
 def _node_of(event: Event, nodes: dict[str, _Node], roots: list[_Node]) -> _Node:
@@ -148,7 +157,7 @@ class _Names:
         """Return a name like ``wanted`` that nobody has."""
         name = base = re.sub(r"\W", "_", wanted)
         number = 1
-        while name in self._taken or not name.isidentifier():
+        while name in self._taken or not name.isidentifier() or iskeyword(name):
             number += 1
             name = f"{base}_{number}" if base.isidentifier() else f"agent_{base}_{number}"
         self._taken.add(name)
@@ -234,11 +243,17 @@ class OtherState:
 
 
 def find_other_state(
-    events: Sequence[Event], *, max_schedules: int = 1_000, seed: int = 0
+    events: Sequence[Event],
+    *,
+    max_schedules: int = 1_000,
+    seed: int = 0,
+    ignore: Collection[str] = (),
 ) -> OtherState | Exploration:
     """Look for an order of the recorded events after which the state is another.
 
-    Returns it; or, if none was found, how much was explored.
+    Returns it; or, if none was found, how much was explored. What becomes of the keys in
+    ``ignore`` does not count. A key with a reducer is one to ignore: in a log stands what the
+    contributions had come to by then, and not what each was.
 
     Raises:
         LogError: see `recorded_tree`.
@@ -246,12 +261,11 @@ def find_other_state(
     recorded: dict[str, Any] = {}
     for event in events:
         if event.author != USER:
-            recorded.update((key, thaw(value)) for key, value in event.state_delta.items())
+            recorded.update(_kept(event.state_delta, ignore))
     tree = recorded_tree(events)
 
     def check(result: Any) -> None:
-        state = {key: thaw(value) for key, value in result.state.items()}
-        assert state == recorded  # noqa: S101  # what is looked for
+        assert _kept(result.state, ignore) == recorded  # noqa: S101  # what is looked for
 
     try:
         return explore(lambda: tree, check, max_schedules=max_schedules, seed=seed)
@@ -259,11 +273,20 @@ def find_other_state(
         result = error.trial.result
         if result is None:
             raise
-        other = {key: thaw(value) for key, value in result.state.items()}
+        other = _kept(result.state, ignore)
         keys = tuple(
             sorted(key for key in {*recorded, *other} if recorded.get(key) != other.get(key))
         )
         return OtherState(recorded, other, error.trial.schedule, keys, error.drawing)
+
+
+def _kept(state: Mapping[str, Any], ignore: Collection[str]) -> dict[str, Any]:
+    """Return what counts of a state: not what lives no longer than a run."""
+    return {
+        key: thaw(value)
+        for key, value in state.items()
+        if key not in ignore and not key.startswith(TEMP_PREFIX)
+    }
 
 
 def as_test(events: Sequence[Event], found: OtherState) -> str:
@@ -280,8 +303,7 @@ Recorded: {_short(found.recorded, found.keys)}
 Under the schedule below: {_short(found.other, found.keys)}
 """
 
-{imports}from parallel_agent.testing import Schedule, replay
-from parallel_agent.testing.scripted import {", ".join(steps)}
+{imports}from parallel_agent.testing import {", ".join(["Schedule", *sorted([*steps, "replay"])])}
 
 
 def make_tree():

@@ -84,6 +84,8 @@ def as_steps(steps: Iterable[ScriptStep]) -> tuple[ScriptStep, ...]:
                     hint = f"; to emit it, write emits({step!r:.40})"
                 case int() | float():
                     hint = f"; to sleep, write sleeps({step!r})"
+                case list() | tuple():
+                    hint = "; steps are arguments of their own: scripted(name, *steps)"
                 case BaseException() | type():
                     hint = f"; to raise it, write raises({step!r:.40})"
                 case other:

@@ -7,10 +7,11 @@ makes the same run, to the byte.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from random import Random
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 import trio
@@ -30,12 +31,22 @@ from parallel_agent.testing.steps import Access, Step
 from session.content import Content
 from session.event import Event
 
-__all__ = ["MakeRunner", "MakeTree", "Trial", "run_once"]
+__all__ = ["MakeRunner", "MakeTree", "Trial", "check_maker", "run_once"]
 
 EPOCH = 1_767_225_600.0
 """When runs under exploration begin, by their own clock: the first of January 2026."""
 
 MakeTree = Callable[[], Agent]
+
+
+_NOT_OF_THE_RUN: Final = (
+    KeyboardInterrupt,
+    SystemExit,
+    GeneratorExit,
+    trio.Cancelled,
+    AbandonedError,
+)
+"""What comes out of a run and is for those around it."""
 
 
 class MakeRunner(Protocol):
@@ -54,7 +65,7 @@ class MakeRunner(Protocol):
         ...
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Trial:
     """One run under one schedule.
 
@@ -75,10 +86,43 @@ class Trial:
     steps: tuple[Step, ...]
     swallowed: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        how = "not opened" if self.result is None else str(self.result.status)
+        if self.error is not None:
+            how = f"{how} with {self.error!r:.80}"
+        return f"<Trial {how}: {len(self.events)} events, {self.schedule!r}>"
+
+
+def check_maker(name: str, given: object) -> None:
+    """Refuse what is no function where one is wanted that makes something for each run.
+
+    Raises:
+        TypeError: it is none, or a runner's does not take what it is called with.
+    """
+    what = name.removeprefix("make_")
+    if not callable(given):
+        message = (
+            f"{name} is a function that makes the {what}, anew for each run (`lambda: ...`), "
+            f"not {given!r:.80}"
+        )
+        raise TypeError(message)
+    if what != "runner":
+        return
+    try:
+        inspect.signature(given).bind(None, clock=None, new_id=None, random=None)
+    except ValueError:
+        return  # it has no signature that could be looked at
+    except TypeError as exc:
+        message = (
+            "make_runner is called with the tree and the keywords clock, new_id and random, and "
+            f"passes them on: `lambda tree, **options: Runner(tree, ..., **options)` ({exc})"
+        )
+        raise TypeError(message) from None
+
 
 def run_once(
     make_tree: MakeTree,
-    schedule: Schedule | Chooser = Schedule(),  # noqa: B008  # immutable
+    schedule: Schedule | Sequence[str] | Chooser = Schedule(),  # noqa: B008  # immutable
     *,
     message: str | Content | None = None,
     read: Callable[[Run], Awaitable[object]] | None = None,
@@ -92,7 +136,8 @@ def run_once(
 
     Args:
         make_tree: makes the tree.
-        schedule: who goes next; or whoever decides it.
+        schedule: who goes next, as a `Schedule` or a list; or whoever decides it, as the strategy
+            ``schedules()`` draws it.
         message: what the run is started with.
         read: reads the run, sends messages, answers; by default, reads to the end.
         make_runner: makes the runner, from the tree and keywords for clock, ids and random
@@ -107,11 +152,14 @@ def run_once(
 
     Raises:
         ScheduleError: the schedule does not fit the tree.
+        TypeError: ``make_tree`` or ``make_runner`` makes none.
     """
+    check_maker("make_tree", make_tree)
+    check_maker("make_runner", make_runner)
     if trio.lowlevel.in_trio_run():
         message_ = "exploration runs trio itself: call it from a plain function, not from inside"
         raise RuntimeError(message_)
-    chooser = Replayed(schedule) if isinstance(schedule, Schedule) else schedule
+    chooser = _as_chooser(schedule)
     clock = MockClock()
     controller = Controller(
         clock,
@@ -145,8 +193,10 @@ def run_once(
                                 events.append(event)  # noqa: PERF401  # what came before a failure counts
                         else:
                             await controller.read(_as_coroutine(read, run))
-                except Exception as exc:  # noqa: BLE001  # what the run failed with
-                    errors.append(exc)
+                except BaseException as exc:
+                    if _is_about(exc, *_NOT_OF_THE_RUN):
+                        raise
+                    errors.append(exc)  # what the run failed with
             controller.finish()
             nursery.cancel_scope.cancel()
 
@@ -166,6 +216,14 @@ def run_once(
         tuple(controller.steps),
         tuple(controller.swallowed),
     )
+
+
+def _as_chooser(schedule: Schedule | Sequence[str] | Chooser) -> Chooser:
+    if isinstance(schedule, Schedule):
+        return Replayed(schedule)
+    if isinstance(schedule, Sequence):
+        return Replayed(Schedule(schedule))
+    return schedule
 
 
 def _run(main: Callable[[], Awaitable[None]], clock: MockClock, controller: Controller) -> None:
@@ -190,5 +248,5 @@ def _first_fatal(error: BaseException) -> BaseException | None:
     return next(filter(None, map(_first_fatal, members(error))), None)
 
 
-def _is_about(error: BaseException, kind: type[BaseException]) -> bool:
-    return isinstance(error, kind) or any(_is_about(part, kind) for part in members(error))
+def _is_about(error: BaseException, *kinds: type[BaseException]) -> bool:
+    return isinstance(error, kinds) or any(_is_about(part, *kinds) for part in members(error))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import inspect
 import linecache
+from itertools import pairwise
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, Final
@@ -17,15 +18,18 @@ import trio
 __all__ = [
     "caller",
     "describe_wait",
+    "is_in_thread",
     "is_ours",
     "leaves_nursery",
     "runs_an_agent",
+    "shares_a_wait",
     "waits_below",
     "waits_inside",
 ]
 
 _OURS: Final = str(Path(__file__).parent.parent)
 _TESTING: Final = str(Path(__file__).parent)
+_SCRIPT: Final = str(Path(__file__).with_name("script.py"))
 _TRIO: Final = str(Path(trio.__file__).parent)
 
 _REASONS: Final = {
@@ -40,6 +44,17 @@ _REASONS: Final = {
     "read": "for an event",
 }
 """What a task waits for that waits inside these functions of ours. The last that fits counts."""
+
+_SHARED: Final = frozenset(
+    inspect.unwrap(function).__code__.co_filename
+    for function in (
+        trio.Event.wait,
+        trio.Lock.acquire,
+        trio.MemorySendChannel[Any].send,
+        trio.lowlevel.ParkingLot.park,
+    )
+)
+"""The files in which tasks wait that wait at a lock, an event, a channel, ..."""
 
 _RUNNERS: Final = frozenset({"activate", "watch", "_watch", "_work", "_run", "_run_tree"})
 """The functions of ours that are started as tasks, and activate agents."""
@@ -56,6 +71,9 @@ def caller() -> str:
             return ""  # above it stands who has started the event loop
         if not _is_inside(code, _OURS) and not code.co_filename.startswith("<frozen"):
             return _place(code, frame.f_lineno)  # but for Python's own, on the way to a mapping
+        step = _scripted(frame)
+        if step:
+            return step
         yields = _generator(frame)
         if yields is not None:
             return _place(yields.f_code, yields.f_lineno)
@@ -70,8 +88,11 @@ def describe_wait(work: Any) -> str:
     for frame in _frames(work):
         if _is_inside(frame.f_code, _TRIO):
             break
+        step = _scripted(frame)
         theirs = _generator(frame)
-        if theirs is None and _is_inside(frame.f_code, _OURS):
+        if step:
+            where, reason = f"at `{step}`", ""
+        elif theirs is None and _is_inside(frame.f_code, _OURS):
             reason = _reason(frame) or reason
         else:
             theirs = theirs or frame
@@ -91,6 +112,27 @@ def leaves_nursery(work: Any) -> bool:
     return bool(inside) and inside[0] == "__aexit__"
 
 
+def shares_a_wait(work: Any) -> bool:
+    """Return whether an agent's code waits at something of trio's that others may have, too.
+
+    A lock, an event, a channel, ...; also if it would not have had to wait.
+    """
+    theirs = shares = False
+    for frame in _frames(work):
+        if not _is_inside(frame.f_code, _TRIO):
+            theirs, shares = not is_ours(frame.f_code), False
+        elif frame.f_code.co_filename in _SHARED:
+            shares = theirs
+    return shares
+
+
+def is_in_thread(work: Any) -> bool:
+    """Return whether a suspended coroutine waits for a thread that runs."""
+    names = [frame.f_code.co_name for frame in _frames(work) if _is_inside(frame.f_code, _TRIO)]
+    # Otherwise it still waits for a thread to be free, or does what its thread has asked for.
+    return ("to_thread_run_sync", "wait_task_rescheduled") in pairwise(names)
+
+
 def waits_below(work: Any) -> bool:
     """Return whether a suspended coroutine waits for agents that it has started."""
     found = ""
@@ -107,6 +149,13 @@ def _reason(frame: FrameType) -> str:
     reason = _REASONS.get(frame.f_code.co_name, "")
     name = getattr(frame.f_locals.get("self"), "name", "") if reason.endswith("limiter") else ""
     return f"{reason} ({name})" if name else reason
+
+
+def _scripted(frame: FrameType) -> str:
+    """Return the step that a scripted agent does in ``frame``, if it does."""
+    code = frame.f_code
+    is_script = code.co_name == "play" and code.co_filename == _SCRIPT
+    return repr(frame.f_locals.get("step")) if is_script else ""
 
 
 def _generator(frame: FrameType) -> FrameType | None:

@@ -103,6 +103,12 @@ def test_a_file_that_cannot_be_written_is_named(log: Path) -> None:
     assert "x.py" in ended.stderr
 
 
+def test_it_does_not_look_at_keys_that_are_to_be_ignored(log: Path) -> None:
+    ended = invoke(log, "--explore", "--ignore", "x", "--ignore", "k")
+    assert ended.exit_code == 0
+    assert ended.stdout.startswith("the same final state in ")
+
+
 def test_it_is_a_command_of_the_command_line(call: Call) -> None:
     assert start.main is not None  # it is added where the command line starts
     assert "replay" in call("--help").out

@@ -10,12 +10,14 @@ import trio
 
 from parallel_agent import (
     Agent,
+    Event,
     InvocationContext,
     LoopAgent,
     ParallelAgent,
     Run,
     SequentialAgent,
     Status,
+    WaitAll,
     agent,
 )
 from parallel_agent.testing import AgentFaultError, check_agent
@@ -70,6 +72,43 @@ def test_an_agent_that_asks_is_answered_by_the_reader() -> None:
                 await run.respond(event.request.id, value=True)
 
     assert check_agent(lambda: agent(asks), read=read).status is Status.COMPLETED
+
+
+async def emits_a_number(ctx: InvocationContext) -> AsyncIterator[Any]:
+    yield 3
+
+
+async def emits_a_number_at_the_end(ctx: InvocationContext) -> AsyncIterator[Any]:
+    try:
+        yield "one"
+    finally:
+        yield 3
+
+
+async def emits_what_has_no_json_form(ctx: InvocationContext) -> AsyncIterator[Event]:
+    yield Event(output=object())
+
+
+@pytest.mark.parametrize(
+    "bad", [emits_a_number, emits_a_number_at_the_end, emits_what_has_no_json_form]
+)
+def test_an_agent_that_emits_what_it_must_not_is_told(bad: Any) -> None:
+    for tree in (agent(bad), ParallelAgent("p", [agent(bad)], barrier=WaitAll())):
+        with pytest.raises(AgentFaultError, match="the agent emits what it must not: "):
+            check_agent(lambda made=tree: made)  # type: ignore[misc]  # a lambda in a loop
+
+
+def test_an_agent_that_asks_nobody_is_told_how_to_answer() -> None:
+    async def asks(ctx: InvocationContext) -> Any:
+        return await ctx.request_input("Go on?")
+
+    with pytest.raises(AgentFaultError, match=r"give it one: `read=\.\.\.`"):
+        check_agent(lambda: agent(asks))
+
+
+def test_an_agent_in_place_of_the_function_that_makes_it_is_told() -> None:
+    with pytest.raises(TypeError, match="make_agent is a function that makes the agent, anew"):
+        check_agent(agent(emits_a_number))  # type: ignore[arg-type]  # on purpose
 
 
 async def swallows(ctx: InvocationContext) -> str:

@@ -18,7 +18,7 @@ from parallel_agent import (
 )
 from parallel_agent.function_agent import AgentFunction
 from parallel_agent.testing import Access, Schedule, Step, run_once
-from parallel_agent.testing.diagram import MAX_LINES, WIDTH, draw
+from parallel_agent.testing.diagram import MAX_LINES, PAGE, WIDTH, draw
 
 Ctx = InvocationContext
 
@@ -59,12 +59,12 @@ def test_what_is_cancelled_who_escalates_and_what_was_not_recorded() -> None:
     tree = ParallelAgent("p", [does("a", escalates), does("b", says)])
     # Both are about to emit; then a does.
     assert draw(run_once(lambda: tree, Schedule(["p/b", "p/a", "p/a"])).steps) == (
-        "p      p/a             p/b\n"
-        "-----  --------------  ----------------------------\n"
-        "       emits escalate\n"
-        "       cancels p/b\n"
-        "                       emits 'hello' (not recorded)\n"
-        "emits"
+        "p                    p/a             p/b\n"
+        "-------------------  --------------  ----------------------------\n"
+        "                     emits escalate\n"
+        "                     cancels p/b\n"
+        "                                     emits 'hello' (not recorded)\n"
+        "emits (b cancelled)"
     )
 
 
@@ -102,6 +102,7 @@ def test_messages_and_answers() -> None:
 
     tree = ParallelAgent("p", [does("a", asks), does("b", sends)])
     drawn = draw(run_once(lambda: tree, read=answers).steps)
+    assert "emits question 'Yes?'" in drawn
     assert "b to p.a: 'hello'" in drawn
     assert "user to the root: 'well'" in drawn
     assert "user to p.a:" in drawn
@@ -117,6 +118,32 @@ def test_of_long_names_the_end_is_shown_and_of_long_texts_the_beginning() -> Non
     assert head.startswith("…")
     assert head.endswith("_column_of_text")
     assert text == "emits 'all of the words of which …"
+
+
+def test_of_an_event_without_a_text_the_output_is_shown() -> None:
+    async def answers(ctx: Ctx) -> list[int]:
+        return [1, 2]
+
+    assert draw(run_once(lambda: does("a", answers)).steps).endswith("\nemits output [1, 2]")
+
+
+def test_many_columns_are_narrower() -> None:
+    async def says(ctx: Ctx) -> AsyncIterator[str]:
+        yield "all of the words of which he had heard once"
+
+    names = [f"an_agent_with_a_long_name_{letter}" for letter in "abcde"]
+    drawn = draw(run_once(lambda: ParallelAgent("p", [does(name, says) for name in names])).steps)
+    head, *_ = lines = drawn.splitlines()
+    assert max(map(len, lines)) <= PAGE
+    assert [column[-1] for column in head.split()] == ["p", *"abcde"]
+
+
+def test_a_run_in_which_only_time_passes_has_no_columns() -> None:
+    async def waits(ctx: Ctx) -> None:
+        await trio.sleep(1)
+
+    drawn = draw(run_once(lambda: does("a", waits)).steps)
+    assert drawn == "- - - time passes, from 0 s"
 
 
 def test_of_a_long_run_the_last_is_drawn_and_it_is_said_that_there_is_more() -> None:

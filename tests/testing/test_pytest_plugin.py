@@ -48,7 +48,7 @@ def test_all(explore):
     result.assert_outcomes(passed=1)
 
 
-def test_a_failure_shows_the_schedule_and_the_diagram_in_a_section_of_its_own(
+def test_a_failure_shows_the_schedule_and_the_diagram_and_nothing_of_the_kit_s_own(
     pytester: pytest.Pytester,
 ) -> None:
     result = run(
@@ -61,15 +61,19 @@ def test_none_is_lost(explore):
     result.assert_outcomes(failed=1)
     result.stdout.re_match_lines(
         [
-            "-+ failing schedule -+",
-            r"after \d+ schedules that passed, one failed with AssertionError",
-            r"schedule: \['p/b'\]",
-            r"to replay: replay\(make_tree, check, Schedule\(\['p/b'\]\)\)",
-            "p +p/a +p/b +p/c",
-            " +reads n",
-            r"race on state\['n'\]:",
+            "> +explore\\(make_tree, none_is_lost\\)",
+            r".*after \d+ schedules that passed, one failed with AssertionError",
+            r"E +schedule: \['p/b'\]",
+            r"E +to replay: replay\(make_tree, check, Schedule\(\['p/b'\]\)\)",
+            "E +p +p/a +p/b +p/c",
+            "E +reads n",
+            r"E +race on state\['n'\]:",
         ]
     )
+    shown = result.stdout.str()
+    assert shown.count("schedule: ['p/b']") == 1
+    assert "def _demand" not in shown
+    assert "explore_schedules(" not in shown
 
 
 def test_a_race_test_shows_them_too(pytester: pytest.Pytester) -> None:
@@ -82,13 +86,40 @@ def test_none_is_lost():
 """,
     )
     result.assert_outcomes(failed=1)
-    result.stdout.re_match_lines(["-+ failing schedule -+", r"schedule: \['p/b'\]"])
+    result.stdout.re_match_lines([r"E +schedule: \['p/b'\]", "E +p +p/a +p/b +p/c"])
 
 
-def test_another_failure_shows_nothing_of_the_kind(pytester: pytest.Pytester) -> None:
-    result = run(pytester, "def test_no(): assert not 'this'")
-    result.assert_outcomes(failed=1)
-    result.stdout.no_fnmatch_line("*failing schedule*")
+def test_a_marker_on_a_test_without_the_fixture_is_told(pytester: pytest.Pytester) -> None:
+    result = run(
+        pytester,
+        """
+@pytest.mark.explore(max_schedules=5)
+def test_plain():
+    pass
+
+@pytest.mark.explore(max_schedules=5)
+@race_test()
+def test_race():
+    yield make_tree()
+""",
+    )
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(["test_plain is marked with pytest.mark.explore*take `explore`*"])
+
+
+def test_a_marker_on_a_class_is_for_those_of_its_tests_that_explore(
+    pytester: pytest.Pytester,
+) -> None:
+    result = run(
+        pytester,
+        """
+@pytest.mark.explore(max_schedules=5)
+class TestAll:
+    def test_plain(self):
+        pass
+""",
+    )
+    result.assert_outcomes(passed=1)
 
 
 OPTIONS = """

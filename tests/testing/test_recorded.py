@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from parallel_agent import (
     LoopAgent,
     ParallelAgent,
     Result,
+    Retry,
     Runner,
     SequentialAgent,
     agent,
@@ -31,7 +33,7 @@ from parallel_agent.testing.recorded import (
     read_log,
     recorded_tree,
 )
-from parallel_agent.testing.scripted import emits, escalates, outputs, scripted, sleeps
+from parallel_agent.testing.scripted import contributes, emits, escalates, outputs, scripted, sleeps
 from session import Codec, thaw
 
 
@@ -89,7 +91,7 @@ def test_what_it_writes_down_is_a_test_that_fails() -> None:
     assert isinstance(found, OtherState)
     namespace: dict[str, Any] = {}
     exec(compile(as_test(events, found), "test_order.py", "exec"), namespace)  # noqa: S102  # pytest would
-    with pytest.raises(AssertionError, match="one failed with AssertionError"):
+    with pytest.raises(AssertionError, match="the schedule failed with AssertionError"):
         namespace["test_the_final_state_does_not_depend_on_who_goes_when"]()
 
 
@@ -164,3 +166,60 @@ def test_events_without_a_path_are_refused() -> None:
     event = Event("x", actions=EventActions())
     with pytest.raises(LogError, match="says not which activation emitted it"):
         recorded_tree([event])
+
+
+def test_a_root_that_was_tried_again_is_run_again_attempt_after_attempt() -> None:
+    tries: list[int] = []
+
+    @agent(name="a", retry=Retry(2, initial_delay=0))
+    async def second_time_lucky(ctx: InvocationContext) -> AsyncIterator[str]:
+        tries.append(1)
+        yield f"try {len(tries)}"
+        if len(tries) == 1:
+            raise ValueError
+
+    result = recorded(second_time_lucky)
+    again = run_once(lambda: recorded_tree(read_log(log_of(result)))).result
+    assert again is not None
+    assert [event.text for event in again.events if event.text] == ["try 1", "try 2"]
+
+
+def contributing(name: str) -> Agent:
+    return scripted(name, contributes("all", name), emits(f"{name} says", state_delta={name: 1}))
+
+
+def test_keys_that_are_ignored_do_not_count() -> None:
+    tree = ParallelAgent("p", [contributing("a"), contributing("b")])
+    run = Runner(tree, reducers={"all": "append"}).run
+    events = trio.run(run, "hi", clock=MockClock(autojump_threshold=0)).events
+    found = find_other_state(events)
+    assert isinstance(found, OtherState)
+    assert found.keys == ("all",)  # what each had contributed is not in the log
+    assert isinstance(find_other_state(events, ignore=["all"]), Exploration)
+
+
+def test_keys_that_live_for_a_run_do_not_count() -> None:
+    lines = log_of(recorded(two_that_write()))
+    events = read_log(line.replace('"k"', '"temp:k"') for line in lines)
+    assert isinstance(find_other_state(events), Exploration)
+
+
+def test_a_log_may_begin_with_a_mark_of_its_encoding() -> None:
+    lines = log_of(recorded(two_that_write()))
+    assert len(read_log(["\ufeff" + lines[0], *lines[1:]])) == len(lines)
+
+
+def test_an_agent_may_be_called_what_python_keeps_for_itself() -> None:
+    lines = log_of(recorded(scripted("sole", emits("hello"))))
+    tree = recorded_tree(
+        read_log(line.replace('"path":"sole"', '"path":"lambda"') for line in lines)
+    )
+    assert tree.name == "lambda_2"
+
+
+def test_a_tree_that_is_too_deep_is_refused() -> None:
+    path = "/".join(["a"] * 3_000)
+    lines = log_of(recorded(scripted("sole", emits("hello"))))
+    events = read_log(line.replace('"path":"sole"', f'"path":"{path}"') for line in lines)
+    with pytest.raises(LogError, match="too deep"):
+        recorded_tree(events)

@@ -520,6 +520,34 @@ def two_share_an_object_and_say_so() -> Agent:
     return SequentialAgent("s", [ParallelAgent("p", [run("a"), run("b")]), does("c", tells_it)])
 
 
+@case(forgets_shared("waits"))
+def two_take_two_locks_in_two_orders() -> Agent:
+    one, other = trio.Lock(), trio.Lock()
+
+    async def takes_both(ctx: Ctx, first: trio.Lock, second: trio.Lock) -> None:
+        async with first, second:
+            pass
+
+    fan = [
+        does("a", functools.partial(takes_both, first=one, second=other)),
+        does("b", functools.partial(takes_both, first=other, second=one)),
+    ]
+    return ParallelAgent("p", fan)
+
+
+@case(forgets_shared("waits"))
+def one_wakes_another_that_waits_at_a_channel() -> Agent:
+    send, receive = trio.open_memory_channel[str](0)
+
+    async def receives(ctx: Ctx) -> str:
+        return await receive.receive()
+
+    async def sends(ctx: Ctx) -> None:
+        send.send_nowait("hello")  # which fails if nobody waits
+
+    return ParallelAgent("p", [does("a", receives), does("b", sends)])
+
+
 @case(KINSHIP)
 def two_tasks_of_one_agent_share_a_variable() -> Agent:
     async def starts_two(ctx: Ctx) -> str:
