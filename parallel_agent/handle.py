@@ -46,11 +46,9 @@ class RunCore:
             self.reason = reason
         self.root.scope.cancel(reason)
 
-    def conclude(self, *, broken: bool) -> None:
-        """Settle status and result, the tree having ended. ``broken``: the stream failed."""
+    def ending(self, *, broken: bool) -> tuple[Status, str | None]:
+        """Return how it has ended, and why; the tree has. ``broken``: the stream failed."""
         root = self.root
-        invocation = root.invocation
-        session = self.stream.session
         if broken:
             step = Step.FAIL
         elif root.status is Status.COMPLETED:
@@ -59,17 +57,24 @@ class RunCore:
         else:
             ways = {Status.FAILED: Step.FAIL, Status.WAITING: Step.WAIT}
             step = ways.get(root.status, Step.CANCEL)
-        self.status = advance(self.status, step)
-        whys = {Step.CANCEL: self.reason, Step.WAIT: invocation.requests.why_waiting()}
+        whys = {Step.CANCEL: self.reason, Step.WAIT: root.invocation.requests.why_waiting()}
+        return advance(self.status, step), whys.get(step)
+
+    def conclude(self, *, broken: bool) -> None:
+        """Settle status and result, the tree having ended. ``broken``: the stream failed."""
+        root = self.root
+        invocation = root.invocation
+        session = self.stream.session
+        self.status, reason = self.ending(broken=broken)
         events = tuple(session.events[self.first :])
         self.result = Result(
             status=self.status,
             text=last_text(events),
-            output=root.output if step is Step.COMPLETE else None,
+            output=root.output if self.status is Status.COMPLETED else None,
             outputs=frozen_dict(invocation.outputs),
             state=session.snapshot(),
             events=events,
-            reason=whys.get(step),
+            reason=reason,
             session_id=invocation.key.session_id,
             invocation_id=invocation.id,
         )

@@ -94,6 +94,8 @@ class Stream:
         self.queue: deque[Slot | None] = deque()
         self._send, self._receive = trio.open_memory_channel[None](math.inf)
         self.announced = False
+        # What is being recorded, and what can be handed out because it has been.
+        self._drained: deque[Slot] = deque()
         self._batch: deque[Slot] = deque()
         self._held: Slot | None = None
         self.reading = False
@@ -218,6 +220,8 @@ class Stream:
                     await service.append(session.key, events, expected_seq=session.last_seq)
         except BaseException as exc:  # noqa: BLE001  # the reader gets it, when the tree has ended
             self.fail(exc)
+            return
+        self._batch, self._drained = self._drained, self._batch
 
     @enable_ki_protection
     async def pump(self) -> BaseException | None:
@@ -255,8 +259,9 @@ class Stream:
     def close(self) -> None:
         """Refuse everything from here on; wake whoever still waits (foreign nurseries)."""
         self.closed = True
-        waiting = list(self._batch)
+        waiting = [*self._batch, *self._drained]
         self._batch.clear()
+        self._drained.clear()
         while self.queue:
             slot = self.queue.popleft()
             if slot is None:
@@ -301,7 +306,7 @@ class Stream:
             if slot is None:
                 self.ended = True
                 return
-            if slot.state == QUEUED and self._admit(slot):
+            if slot.state == QUEUED and self._admit(slot, self._batch):
                 event = slot.event
                 self._batch.append(slot)
                 if event is not None:
@@ -322,8 +327,8 @@ class Stream:
                 self.close()
 
     def _drain(self, *, one: bool) -> list[Event]:
-        """Move what is queued to the batch, up to and including the first escalating event."""
-        batch = self._batch
+        """Drain what is queued, up to and including the first escalating event."""
+        drained = self._drained
         queue = self.queue
         now = self._clock()
         events: list[Event] = []
@@ -332,9 +337,9 @@ class Stream:
             if slot is None:
                 self.ended = True
                 break
-            if slot.state != QUEUED or not self._admit(slot):
+            if slot.state != QUEUED or not self._admit(slot, drained):
                 continue
-            batch.append(slot)
+            drained.append(slot)
             event = slot.event
             if event is not None:
                 stamp_timestamp(event, now)
@@ -347,10 +352,10 @@ class Stream:
                 break
         return events
 
-    def _admit(self, slot: Slot) -> bool:
-        """Take a queued slot out of its emitter's reach; or refuse it, and say no."""
+    def _admit(self, slot: Slot, before: deque[Slot]) -> bool:
+        """Take a queued slot out of its emitter's reach, after others; or refuse it, and say no."""
         if self._check_conflicts or slot.late is not None:
-            refusal = self._resolve(slot, self._batch)
+            refusal = self._resolve(slot, before)
             if refusal is not None:
                 slot.refuse(refusal)
                 return False

@@ -30,7 +30,6 @@ __all__ = ["from_asyncio", "from_trio", "link_of_trio"]
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
 
-_ENDED: Final = "the trio side of this asyncio loop was shut down meanwhile"
 _CANCELLED: Final = "the asyncio task was cancelled, and not by the agent that waits for it"
 
 
@@ -195,7 +194,7 @@ class _InTrio:
             raise
         error = self._error
         if isinstance(error, trio.Cancelled):
-            raise HostError(_ENDED)
+            raise self._link.why_ended()
         if error is not None:
             raise error
         return self._value

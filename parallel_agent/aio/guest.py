@@ -15,7 +15,8 @@ things here make that fit for streams of events:
   however busy, keeps other asyncio tasks waiting.
 
 Cancellation: cancelling the anchor ends the guest, and so does `Guest.stop`. Errors: an interrupt
-(Ctrl-C) that trio has caught is raised in the loop. Not safe for other threads than the loop's.
+(Ctrl-C) that trio has caught ends it, too, and is raised by one of those who wait for something on
+the trio side, or else in the loop. Not safe for other threads than the loop's.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ class Guest(Link):
         self._nursery: trio.Nursery | None = None
         self.is_ending = False
         self._interrupt: KeyboardInterrupt | None = None
+        self._is_awaited = False
         self.ended: asyncio.Future[None] = loop.create_future()
         trio.lowlevel.start_guest_run(
             self._main,
@@ -182,6 +184,13 @@ class Guest(Link):
             self._nursery.cancel_scope.cancel(reason)
             self.stay_awake()
 
+    def why_ended(self) -> BaseException:
+        """Return what to raise where something has been cut short by the end of the trio side."""
+        interrupt, self._interrupt = self._interrupt, None
+        if interrupt is not None:
+            return interrupt
+        return HostError("the trio side of this asyncio loop was shut down meanwhile")
+
     # What trio calls.
 
     @enable_ki_protection
@@ -193,8 +202,10 @@ class Guest(Link):
             try:
                 await trio.sleep_forever()
             except KeyboardInterrupt as interrupt:
-                # Where asyncio does not handle Ctrl-C, trio does, and it comes here.
+                # Where asyncio does not handle Ctrl-C, trio does, and it comes here. Whoever waits
+                # on the asyncio side raises it, when the trio side has cleaned up.
                 self._interrupt = interrupt
+                self._is_awaited = bool(nursery.child_tasks)
                 self._cancel("interrupted")
 
     def _hold_tick(self, tick: Callable[[], object]) -> None:
@@ -219,7 +230,7 @@ class Guest(Link):
         settle(self.ready)
         settle(self.ended)
         result.unwrap()
-        if self._interrupt is not None:
+        if self._interrupt is not None and not self._is_awaited:
             raise self._interrupt
 
     async def _hold(self) -> None:
@@ -231,6 +242,11 @@ class Guest(Link):
 
     def __repr__(self) -> str:
         return f"<Guest of {self.loop!r}>"
+
+
+def open_guests() -> int:
+    """Return how many loops have a guest that has not ended. For tests."""
+    return sum(not guest.ended.done() for guest in _GUESTS.values())
 
 
 @asynccontextmanager

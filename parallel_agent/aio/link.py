@@ -43,6 +43,10 @@ class Link(ABC):
             HostError: the trio side has ended.
         """
 
+    @abstractmethod
+    def why_ended(self) -> BaseException:
+        """Return what to raise where something has been cut short by the end of the trio side."""
+
 
 LINK: RunVar[Link] = RunVar("LINK")
 """The link of this trio run, if it has one."""

@@ -22,7 +22,7 @@ from parallel_agent.aio.bridge import from_trio
 from parallel_agent.aio.guest import Guest
 from parallel_agent.aio.link import settled
 from parallel_agent.aio.served import Served
-from parallel_agent.errors import HostError, ReadError
+from parallel_agent.errors import ReadError
 from parallel_agent.handle import RunBlock, RunHandle, core_of
 from parallel_agent.result import Result
 from parallel_agent.run import OpenRun as TrioOpenRun
@@ -88,8 +88,7 @@ class OpenRun(RunBlock):
             raise
         if served.run is None:
             if isinstance(served.failure, trio.Cancelled):
-                message = "the trio side of this asyncio loop was shut down meanwhile"
-                raise HostError(message)
+                raise served.guest.why_ended()
             raise cast("BaseException", served.failure)
         return Run(served.run, served)
 
@@ -108,7 +107,9 @@ class OpenRun(RunBlock):
         cancelled = await settled(served.ended)
         failure = served.failure
         if isinstance(failure, trio.Cancelled):
-            failure = None  # the trio side has ended: the run was cancelled, and so says its result
+            # The trio side has ended: the run was cancelled, and its result says so.
+            ended = served.guest.why_ended()
+            failure = ended if isinstance(ended, KeyboardInterrupt) else None
         if cancelled is not None and not isinstance(error, asyncio.CancelledError):
             raise cancelled from failure
         if failure is not None:

@@ -20,6 +20,9 @@ LOOP_THREADS: Final[dict[asyncio.AbstractEventLoop, Link]] = {}
 """The links of the loops that run in threads of ours."""
 
 
+_ENDED: Final = "the trio run that has started this asyncio loop has ended"
+
+
 @final
 class LoopThread(Link):
     """A loop in a thread, which lives as long as the trio run that has started it.
@@ -60,8 +63,11 @@ class LoopThread(Link):
         try:
             self._token.run_sync_soon(spawn)
         except trio.RunFinishedError:
-            message = "the trio run that has started this asyncio loop has ended"
-            raise HostError(message) from None
+            raise HostError(_ENDED) from None
+
+    def why_ended(self) -> BaseException:
+        """Return what to raise where something has been cut short. See `Link`."""
+        return HostError(_ENDED)
 
     async def _keep(self) -> None:
         async with trio.open_nursery() as nursery:
