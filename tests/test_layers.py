@@ -27,8 +27,6 @@ IMPURE: Final = frozenset({"asyncio", "sqlite3", "threading", "time", "trio"})
 # (module, what it imports inside a function). Right for an optional extra only; say which.
 LATE_IMPORTS: Final[frozenset[tuple[str, str]]] = frozenset(
     {
-        # pytest loads the plugin in every project; it loads the runtime when a test asks for it.
-        ("parallel_agent.testing.pytest_plugin", "parallel_agent.testing.exploring"),
     }
 )
 

@@ -21,7 +21,7 @@ from parallel_agent.testing.exploring import Exploration, ExplorationError, expl
 from parallel_agent.testing.faults import FailingSessionService, FailingStream, InjectedFaultError
 from parallel_agent.testing.numbered import NumberedSchedule
 from parallel_agent.testing.races import Race, RaceFinder, watch_races
-from parallel_agent.testing.racing import race_test
+from parallel_agent.testing.racing import RaceTest, race_test
 from parallel_agent.testing.recorder import Recorder
 from parallel_agent.testing.schedule import Schedule
 from parallel_agent.testing.scripted import (
@@ -65,6 +65,7 @@ __all__ = [
     "NumberedSchedule",
     "Race",
     "RaceFinder",
+    "RaceTest",
     "Recorder",
     "Schedule",
     "ScheduleError",

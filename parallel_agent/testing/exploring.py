@@ -86,14 +86,20 @@ class ExplorationError(AssertionError):
         races: tuple[Race, ...] = (),
         *,
         options: str = "",
+        call: str = "replay(make_tree, check, ",
     ) -> None:
-        """``options``: those with which the run is to be replayed, as code."""
+        """``call`` and ``options``: with what the run is replayed, as code around the schedule."""
         self.trial = trial
         self.explored = explored
         self.error = error
         self.races = races
         self._options = options
+        self._call = call
         super().__init__(str(self))
+
+    def replayed_by(self, call: str) -> ExplorationError:
+        """Return the same with another line that replays it: ``call``, and then the schedule."""
+        return ExplorationError(self.error, self.trial, self.explored, self.races, call=call)
 
     @property
     def drawing(self) -> str:
@@ -108,7 +114,7 @@ class ExplorationError(AssertionError):
         else:
             some = "schedule" if self.explored == 1 else "schedules"
             first = f"after {self.explored} {some} that passed, one {failed}"
-        again = f"to replay: replay(make_tree, check, Schedule({choices}){self._options})"
+        again = f"to replay: {self._call}Schedule({choices}){self._options})"
         parts = (first, f"schedule: {choices}\n{again}", self.drawing, *_shown(self.races))
         return "\n\n".join(parts)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 # For this module only: pytest's own way to run pytest in a test.
 pytest_plugins = ["pytester"]
 
 TREE = """
+
 import pytest
 import trio
 from parallel_agent import ParallelAgent, agent
@@ -86,7 +89,13 @@ def test_none_is_lost():
 """,
     )
     result.assert_outcomes(failed=1)
-    result.stdout.re_match_lines([r"E +schedule: \['p/b'\]", "E +p +p/a +p/b +p/c"])
+    result.stdout.re_match_lines(
+        [
+            r" +schedule: \['p/b'\]",
+            r" +to replay: test_none_is_lost\.replay\(Schedule\(\['p/b'\]\)\)",
+            " +p +p/a +p/b +p/c",
+        ]
+    )
 
 
 def test_a_marker_on_a_test_without_the_fixture_is_told(pytester: pytest.Pytester) -> None:
@@ -186,3 +195,19 @@ def test_what_there_is_is_shown_by_help(pytester: pytest.Pytester) -> None:
     helped.stdout.fnmatch_lines(["*--explore-schedules=N*", "*--explore-seed=N*"])
     marked = pytester.runpytest_inprocess("--markers", "-p", "no:cacheprovider")
     marked.stdout.fnmatch_lines(["@pytest.mark.explore(*"])
+
+
+def test_a_project_that_does_not_use_it_does_not_import_it(pytester: pytest.Pytester) -> None:
+    """So a `session.py` beside the tests, which the package refuses, does no harm."""
+    pytester.makepyfile(
+        session="",
+        test_it="""
+            import sys
+
+            def test_it():
+                assert not {"session", "parallel_agent"} & sys.modules.keys()
+        """,
+    )
+    options = ["-p", "no:trio", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+    done = pytester.run(sys.executable, "-m", "pytest", *options, "-q")
+    done.assert_outcomes(passed=1)

@@ -18,7 +18,7 @@ from parallel_agent import (
     TreeError,
     agent,
 )
-from parallel_agent.testing import ExplorationError, race_test
+from parallel_agent.testing import ExplorationError, Schedule, race_test
 
 Ctx = InvocationContext
 Test = Generator[Agent, Result, None]
@@ -69,6 +69,24 @@ def test_it_fails_under_the_schedule_that_fails() -> None:
         test()
     assert caught.value.trial.schedule.choices == ("p/b",)
     assert isinstance(caught.value.__cause__, AssertionError)
+
+
+def test_the_line_it_prints_replays_the_failure() -> None:
+    seen: list[str] = []
+
+    @race_test(message="hello")
+    def test_both(name: str) -> Test:
+        result = yield counters()
+        seen.append(name)
+        assert result.state["n"] == 2
+
+    with pytest.raises(ExplorationError, match=r"test_both\.replay\(Schedule\(\['p/b'\]\)\)"):
+        test_both("x")
+    seen.clear()
+    with pytest.raises(ExplorationError, match="the schedule failed"):
+        test_both.replay(Schedule(["p/b"]), "x")
+    assert seen == ["x"]
+    test_both.replay([], "x")
 
 
 def test_the_function_is_called_anew_for_each_schedule_and_left_in_order() -> None:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["explore"]
 
-# pytest loads this file in every project of the environment. So it imports nothing of ours until
-# a test asks for it.
+# pytest loads this file in every project of the environment. So it is no part of a package, which
+# would be imported with it, and imports nothing of ours until a test asks for it.
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
