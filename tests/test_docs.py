@@ -21,12 +21,15 @@ import trio
 import trio.testing
 
 import parallel_agent
+import parallel_agent.aio
+import parallel_agent.sync
 import parallel_agent.testing
 import session
 from docs import generate
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PAGES: Final = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DEEP: Final = {"docs/how-to/adk.md"}  # their examples need what the `deep` extra brings
 LINKING: Final = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]
 
 FENCE: Final = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -101,7 +104,12 @@ def _virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trio, "run", run_in_virtual_time)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+RUNNABLE: Final = [
+    pytest.param(page, marks=[pytest.mark.deep] if name_of(page) in DEEP else []) for page in PAGES
+]
+
+
+@pytest.mark.parametrize("page", RUNNABLE, ids=name_of)
 def test_the_examples_print_what_the_page_says(page: Path) -> None:
     assert complaints(page.read_text("utf-8"), name_of(page)) == []
 
@@ -182,7 +190,13 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
 # ------------------------------------------------------------------- what pages say of the code
 
 
-DOORS: Final = [parallel_agent, session, parallel_agent.testing]
+DOORS: Final = [
+    parallel_agent,
+    session,
+    parallel_agent.testing,
+    parallel_agent.aio,
+    parallel_agent.sync,
+]
 
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)

@@ -12,8 +12,10 @@ from parallel_agent.aio.guest import lifespan, runtime
 from parallel_agent.aio.items import AsyncioItems, from_asyncio_iter
 from parallel_agent.aio.mark import asyncio_function
 from parallel_agent.aio.runner import OpenRun, Run, Runner
+from parallel_agent.aio.sse import SSE_HEADERS, stream_sse
 
 __all__ = [
+    "SSE_HEADERS",
     "AsyncioItems",
     "OpenRun",
     "Run",
@@ -24,4 +26,5 @@ __all__ = [
     "from_trio",
     "lifespan",
     "runtime",
+    "stream_sse",
 ]

@@ -6,7 +6,6 @@ Events, or what stands for them, go to standard output; remarks about the run to
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -18,14 +17,14 @@ from parallel_agent.cli.answers import how_to_answer
 from parallel_agent.cli.describe import error_lines, event_lines, traceback_lines
 from parallel_agent.cli.running import Ended, OutputClosedError, Show
 from parallel_agent.lifecycle import Status
-from parallel_agent.observe.harmless import harmless, one_line
+from parallel_agent.observe.harmless import harmless, json_line, one_line
 from parallel_agent.observe.live import LiveView
 from parallel_agent.observe.progress import names
 from parallel_agent.observe.tracker import Tracker
 from session.codec import Codec
 from session.event import Event
 
-__all__ = ["Lines", "LiveTree", "Printer", "Quiet", "StoredForm", "json_line"]
+__all__ = ["Lines", "LiveTree", "Printer", "Quiet", "StoredForm"]
 
 
 class Printer:
@@ -202,24 +201,6 @@ class LiveTree(_Remarks):
             super().ended(ended)
         elif ended.result is not None and ended.result.text:
             self._printer.print(f"\n{harmless(ended.result.text)}")
-
-
-def json_line(text: str, *, ascii_only: bool) -> str:
-    """Return JSON with every character escaped that a terminal, or a splitter of lines, acts on.
-
-    It is the same JSON. ``ascii_only`` escapes everything that is not ASCII.
-    """
-    if text.isascii() if ascii_only else text.isprintable():
-        # JSON itself has escaped the control characters of ASCII, but for one: DEL.
-        return text.replace("\x7f", "\\u007f")
-    return "".join(
-        letter if letter.isprintable() and (letter.isascii() or not ascii_only) else _escape(letter)
-        for letter in text
-    )
-
-
-def _escape(letter: str) -> str:
-    return "\\u007f" if letter == "\x7f" else json.dumps(letter)[1:-1]
 
 
 def _figures(ended: Ended) -> str:

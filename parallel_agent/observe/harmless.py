@@ -9,9 +9,10 @@ Pure: no event loop, no clock.
 
 from __future__ import annotations
 
+import json
 from typing import Final
 
-__all__ = ["harmless", "one_line"]
+__all__ = ["harmless", "json_line", "one_line"]
 
 
 def harmless(text: str) -> str:
@@ -35,6 +36,24 @@ def one_line(text: str, limit: int = 500) -> str:
         text = text[: 4 * limit]
     line = " ".join(harmless(text).split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def json_line(text: str, *, ascii_only: bool) -> str:
+    """Return JSON with every character escaped that a terminal, or a splitter of lines, acts on.
+
+    It is the same JSON. ``ascii_only`` escapes everything that is not ASCII.
+    """
+    if text.isascii() if ascii_only else text.isprintable():
+        # JSON itself has escaped the control characters of ASCII, but for one: DEL.
+        return text.replace("\x7f", "\\u007f")
+    return "".join(
+        letter if letter.isprintable() and (letter.isascii() or not ascii_only) else _escape(letter)
+        for letter in text
+    )
+
+
+def _escape(letter: str) -> str:
+    return "\\u007f" if letter == "\x7f" else json.dumps(letter)[1:-1]
 
 
 def _visible() -> dict[int, str]:

@@ -10,7 +10,8 @@ from hypothesis import given
 
 from parallel_agent import Event, EventActions
 from parallel_agent.cli.running import OutputClosedError
-from parallel_agent.cli.show import Printer, json_line
+from parallel_agent.cli.show import Printer
+from parallel_agent.observe.harmless import json_line
 from session import Codec, Origin
 from tests.cli.kit import HOSTILE
 
