@@ -15,6 +15,7 @@ import attrs
 
 from benchmarks.dynamic import dynamic, mapped
 from benchmarks.exploring import exploring
+from benchmarks.hosts import hosts, starts
 from benchmarks.imports import imports
 from benchmarks.measure import FULL, QUICK, Row, Sizes, machine
 from benchmarks.scaling import branches, depth, first_event, history
@@ -34,6 +35,8 @@ BENCHMARKS: Final[Mapping[str, Callable[[Sizes], Iterator[Row]]]] = MappingProxy
         "dynamic": dynamic,
         "mapped": mapped,
         "exploring": exploring,
+        "hosts": hosts,
+        "starts": starts,
         "import": imports,
     }
 )

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from statistics import median
+from typing import TypeVar
 
 import attrs
 import trio
@@ -16,6 +17,8 @@ import trio
 clock = time.process_time
 """Seconds of processor time. What is measured here keeps one core busy and waits for nothing, so on
 an idle machine it is the time on the wall; on a busy one it leaves out what others took."""
+
+T = TypeVar("T")
 
 Timed = Callable[[], Awaitable[float]]
 """Prepares, measures and cleans up one run; returns seconds."""
@@ -55,6 +58,8 @@ class Sizes:
     many: int = 100_000
     imports: int = 15
     schedules: int = 5_000
+    hosts: tuple[tuple[int, int], ...] = ((1, 10_000), (10, 1_000), (100, 100))
+    starts: int = 50
 
 
 FULL = Sizes()
@@ -66,6 +71,8 @@ QUICK = Sizes(
     branches=(10, 1, 1_000),
     imports=5,
     schedules=300,
+    hosts=((10, 1_000),),
+    starts=10,
 )
 """The same questions in less time: fewer rounds, fewer cases."""
 
@@ -82,7 +89,9 @@ def run_once(timed: Timed) -> float:
     return trio.run(main)
 
 
-def run_rounds(contestants: Mapping[str, Timed], rounds: int) -> dict[str, list[float]]:
+def run_rounds(
+    contestants: Mapping[str, T], rounds: int, run: Callable[[T], float] = run_once
+) -> dict[str, list[float]]:
     """Run all contestants in turn, ``rounds`` times; return each one's seconds, round by round.
 
     A machine that slows down slows all of a round. Every other round goes backwards, so that none
@@ -92,7 +101,7 @@ def run_rounds(contestants: Mapping[str, Timed], rounds: int) -> dict[str, list[
     names = list(contestants)
     for number in range(rounds):
         for name in names if number % 2 == 0 else reversed(names):
-            seconds[name].append(run_once(contestants[name]))
+            seconds[name].append(run(contestants[name]))
     return seconds
 
 

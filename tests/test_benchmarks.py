@@ -26,6 +26,8 @@ TINY: Final = Sizes(
     many=7,
     imports=1,
     schedules=4,
+    hosts=((2, 3),),
+    starts=2,
 )
 
 # Starts processes, which takes a while: left to a test of its own.
