@@ -7,22 +7,22 @@ import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from google.adk.agents import BaseAgent, ParallelAgent
-from google.adk.agents.invocation_context import InvocationContext
-from google.adk.events import Event
-from google.adk.runners import Runner
-from google.adk.sessions import InMemorySessionService
-from google.genai import types
+from parallel_agent.adk.library import BaseAgent, load, types
 
 __all__ = ["in_adk"]
 
+ParallelAgent: Any = load("google.adk.agents").ParallelAgent
+Event: Any = load("google.adk.events").Event
+Runner: Any = load("google.adk.runners").Runner
+InMemorySessionService: Any = load("google.adk.sessions").InMemorySessionService
 
-class Leaf(BaseAgent):
+
+class Leaf(BaseAgent):  # type: ignore[misc]  # Any, whether it is installed or not
     """Emits so many events of text."""
 
     events: int
 
-    async def _run_async_impl(self, ctx: InvocationContext) -> AsyncGenerator[Event, None]:
+    async def _run_async_impl(self, ctx: Any) -> AsyncGenerator[Any, None]:
         for _ in range(self.events):
             content = types.Content(role="model", parts=[types.Part(text="x")])
             yield Event(

@@ -86,7 +86,8 @@ class OpenRun(RunBlock):
         if not trio.lowlevel.in_trio_task():
             message = (
                 "a run needs trio: trio.run(main), where main() awaits it; in an asyncio "
-                "application, use parallel_agent.aio.Runner"
+                "application, use parallel_agent.aio.Runner, and in plain Python that of "
+                "parallel_agent.sync"
             )
             raise ReadError(message)
         invocation_id = self._setup.new_id()

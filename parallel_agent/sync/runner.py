@@ -1,0 +1,243 @@
+"""Runs from plain Python: the same trees, the same runner, the same events, and no event loop.
+
+Order, acknowledgement and errors are those of `parallel_agent.Runner`. A run that is read event by
+event runs on trio in a thread of its own, since its branches go on while the reader's body works;
+one that is not, in the calling thread, if no loop runs there.
+
+Blocks: leaving cancels what still runs and returns when every ``finally`` and the thread have
+ended. Ctrl-C, in the main thread, cancels the tree; `KeyboardInterrupt` is raised when it has
+cleaned up, and pressing it again changes nothing. Where asyncio or trio runs in the main thread,
+Ctrl-C is theirs to handle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+from collections.abc import Awaitable, Callable
+from functools import partial
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Final, Literal, NoReturn, Unpack, cast, final
+
+import trio
+
+from parallel_agent.agent import Agent
+from parallel_agent.errors import ReadError
+from parallel_agent.result import Result
+from parallel_agent.run import OpenRun as TrioOpenRun
+from parallel_agent.runner import OpenOptions, RunnerOptions
+from parallel_agent.runner import Runner as TrioRunner
+from parallel_agent.sync.interrupts import INTERRUPTS, uninterrupted
+from parallel_agent.sync.run import Run
+from parallel_agent.sync.served import Served
+from parallel_agent.sync.thread import TrioThread
+from session.content import Content
+from session.service import SessionService
+
+__all__ = ["OpenRun", "Runner", "SyncOptions", "open_sync", "run_sync"]
+
+
+@final
+class OpenRun:
+    """What `Runner.open` returns: ``with`` it."""
+
+    def __init__(self, block: TrioOpenRun) -> None:
+        """Made by `Runner.open`."""
+        self._block = block
+        self._served: Served | None = None
+
+    @uninterrupted
+    def __enter__(self) -> Run:
+        if self._served is not None:
+            message = "this run was opened already; call runner.open(...) again for another one"
+            raise ReadError(message)
+        INTERRUPTS.hold()
+        try:
+            served = self._served = Served(self._block)
+            run = Run(served, served.open())
+            # Should nobody leave the block: it is in a generator, say, that is never closed.
+            atexit.register(served.leave, None)
+        except BaseException:
+            INTERRUPTS.let_go()
+            raise
+        return run
+
+    @uninterrupted
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> Literal[False]:
+        served = self._served
+        if served is None or served.run is None:
+            return False
+        failure = served.leave(error)
+        atexit.unregister(served.leave)
+        if INTERRUPTS.let_go() and not isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt
+        if failure is not None:
+            raise failure
+        return False
+
+    def __iter__(self) -> NoReturn:
+        message = (
+            "a run needs its block: `with runner.open(...) as run:` and, inside it, "
+            "`for event in run:`"
+        )
+        raise ReadError(message)
+
+    def __aiter__(self) -> NoReturn:
+        self.__iter__()
+
+    def __aenter__(self) -> NoReturn:
+        message = "use `with runner.open(...) as run:`, not `async with`"
+        raise ReadError(message)
+
+    def __aexit__(self, *_details: object) -> None:
+        """Never called; here so that `__aenter__` can say what is wrong."""
+
+
+@final
+class Runner:
+    """Runs a tree of agents from plain Python, as often and as often at once as wanted.
+
+    Takes the arguments of `parallel_agent.Runner`, and behaves as it does. It serves scripts,
+    threads, notebooks, and plain functions that a running event loop calls; those keep the loop
+    waiting, which `parallel_agent.Runner` and `parallel_agent.aio.Runner` do not.
+
+    Raises: as `parallel_agent.Runner`.
+    """
+
+    def __init__(self, tree: Agent, **options: Unpack[RunnerOptions]) -> None:
+        """See the class."""
+        self._runner = TrioRunner(tree, **options)
+
+    @property
+    def tree(self) -> Agent:
+        """The root agent."""
+        return self._runner.tree
+
+    @property
+    def app_name(self) -> str:
+        """The application its sessions belong to."""
+        return self._runner.app_name
+
+    @property
+    def session_service(self) -> SessionService:
+        """Where its sessions are kept. Its methods are trio's: ``trio.run`` calls them."""
+        return self._runner.session_service
+
+    def open(self, message: str | Content | None = None, **options: Unpack[OpenOptions]) -> OpenRun:
+        """Return a block that runs the tree; inside it, the run is an iterator of events.
+
+        ::
+
+            with sync.Runner(tree).open("hello") as run:
+                for event in run:
+                    print(event.author, event.text)
+            print(run.result.text)
+
+        Takes the arguments of `parallel_agent.Runner.open`, and raises what it raises. Agents run
+        in a thread of the block's own, with a copy of the caller's context variables: branches
+        that do not wait for the reader go on while its body works.
+        """
+        return OpenRun(self._runner.open(message, **options))
+
+    def run(self, message: str | Content | None = None, **options: Unpack[OpenOptions]) -> Result:
+        """Run the tree to its end and return the result, as `parallel_agent.Runner.run` does.
+
+        Agents run in the calling thread; where an event loop runs in that, in one of their own.
+
+        Raises:
+            BaseException: whatever made the run fail, as itself.
+        """
+        main = partial(self._runner.run, message, **options)
+        # Inside the block of another run, trio would leave Ctrl-C to that.
+        if _is_loop_running() or INTERRUPTS.is_held:
+            return _run_in_thread(main)
+        return trio.run(main)
+
+    def __repr__(self) -> str:
+        return f"<sync.Runner {self.app_name}: {self.tree!r}>"
+
+
+def _is_loop_running() -> bool:
+    if trio.lowlevel.in_trio_run():
+        return True
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+@uninterrupted
+def _run_in_thread(main: Callable[[], Awaitable[Result]]) -> Result:
+    scope = trio.CancelScope()
+    ended: SimpleQueue[None] = SimpleQueue()
+
+    async def run() -> Result | None:
+        try:
+            with scope:
+                return await main()
+            return None
+        finally:
+            ended.put(None)
+
+    thread = TrioThread(run, name="parallel_agent.sync run")
+    INTERRUPTS.hold()
+    try:
+        thread.start()
+        try:
+            INTERRUPTS.wait(ended)
+        finally:
+            interrupt = thread.end(partial(scope.cancel, "interrupted"))
+    finally:
+        was_put_off = INTERRUPTS.let_go()
+    failure = KeyboardInterrupt() if was_put_off else interrupt or thread.failure
+    if failure is not None:
+        raise failure
+    return cast("Result", thread.value)
+
+
+class SyncOptions(RunnerOptions, OpenOptions, total=False):
+    """The keyword arguments of a `Runner`, and of its `Runner.open` and `Runner.run`."""
+
+
+def run_sync(
+    tree: Agent, message: str | Content | None = None, **options: Unpack[SyncOptions]
+) -> Result:
+    """Run a tree to its end and return the result: `Runner.run` of a `Runner` for this one run.
+
+    Takes the arguments of both, and raises what they raise.
+    """
+    ours, of_the_run = _parted(options)
+    return Runner(tree, **ours).run(message, **of_the_run)
+
+
+def open_sync(
+    tree: Agent, message: str | Content | None = None, **options: Unpack[SyncOptions]
+) -> OpenRun:
+    """Return a block that runs a tree: `Runner.open` of a `Runner` for this one run.
+
+    ::
+
+        with open_sync(tree, "hello") as run:
+            for event in run:
+                print(event.author, event.text)
+
+    Takes the arguments of both, and raises what they raise.
+    """
+    ours, of_the_run = _parted(options)
+    return Runner(tree, **ours).open(message, **of_the_run)
+
+
+def _parted(options: SyncOptions) -> tuple[RunnerOptions, OpenOptions]:
+    of_the_run = {name: value for name, value in options.items() if name in _OF_THE_RUN}
+    ours = {name: value for name, value in options.items() if name not in _OF_THE_RUN}
+    return cast("RunnerOptions", ours), cast("OpenOptions", of_the_run)
+
+
+_OF_THE_RUN: Final = OpenOptions.__optional_keys__
