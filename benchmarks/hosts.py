@@ -13,7 +13,7 @@ from typing import Any
 import trio
 import uvloop
 
-from benchmarks.measure import Row, Sizes, run_rounds, times_base
+from benchmarks.measure import Row, Sizes, in_turn, times_base
 from benchmarks.trees import wide
 from parallel_agent import Agent, Runner, aio, sync
 from parallel_agent.aio.guest import Guest
@@ -74,8 +74,10 @@ def hosts(sizes: Sizes) -> Iterator[Row]:
     for branches, events in sizes.hosts:
         case = f"{branches:,} x {events:,}"
         tree = wide(branches, events)
-        contestants = {name: partial(host, tree) for name, host in HOSTS.items()}
-        seconds = run_rounds(contestants, sizes.rounds, _collected)
+        contestants = {
+            name: partial(_collected, partial(host, tree)) for name, host in HOSTS.items()
+        }
+        seconds = in_turn(contestants, sizes.rounds)
         if importlib.util.find_spec("google") and importlib.util.find_spec("google.adk"):
             from benchmarks.adk import in_adk
 

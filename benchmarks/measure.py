@@ -8,8 +8,8 @@ import platform
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from statistics import median
-from typing import TypeVar
 
 import attrs
 import trio
@@ -17,8 +17,6 @@ import trio
 clock = time.process_time
 """Seconds of processor time. What is measured here keeps one core busy and waits for nothing, so on
 an idle machine it is the time on the wall; on a busy one it leaves out what others took."""
-
-T = TypeVar("T")
 
 Timed = Callable[[], Awaitable[float]]
 """Prepares, measures and cleans up one run; returns seconds."""
@@ -89,10 +87,13 @@ def run_once(timed: Timed) -> float:
     return trio.run(main)
 
 
-def run_rounds(
-    contestants: Mapping[str, T], rounds: int, run: Callable[[T], float] = run_once
-) -> dict[str, list[float]]:
-    """Run all contestants in turn, ``rounds`` times; return each one's seconds, round by round.
+def run_rounds(contestants: Mapping[str, Timed], rounds: int) -> dict[str, list[float]]:
+    """Run all contestants in turn, ``rounds`` times; return each one's seconds, round by round."""
+    return in_turn({name: partial(run_once, timed) for name, timed in contestants.items()}, rounds)
+
+
+def in_turn(contestants: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Do the same with functions that run by themselves.
 
     A machine that slows down slows all of a round. Every other round goes backwards, so that none
     always runs in another's wake.
@@ -101,7 +102,7 @@ def run_rounds(
     names = list(contestants)
     for number in range(rounds):
         for name in names if number % 2 == 0 else reversed(names):
-            seconds[name].append(run(contestants[name]))
+            seconds[name].append(contestants[name]())
     return seconds
 
 
