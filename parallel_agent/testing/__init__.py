@@ -3,7 +3,8 @@
 `explore` runs a tree under its schedules and checks what comes of each; `replay` runs one of them
 again; `race_test` makes a test of it. Plain functions: they run trio themselves, with a clock that
 stands still until nothing else can happen. `scripted` makes agents that do as they are told, of
-steps such as `emits`, `sleeps` and `raises`.
+steps such as `emits`, `sleeps` and `raises`. `check_agent` holds an agent of yours to what agents
+must do, and `check_session_service` a service of sessions to its contract.
 
 What needs Hypothesis is in `parallel_agent.testing.strategies`.
 """
@@ -49,8 +50,17 @@ from parallel_agent.testing.scripted import (
 )
 from parallel_agent.testing.steps import Access, Step
 from parallel_agent.testing.trial import Trial, run_once
+from session.conformance import (
+    ARTIFACT_CHECKS,
+    CHECKS,
+    PromiseBrokenError,
+    check_artifact_service,
+    check_session_service,
+)
 
 __all__ = [
+    "ARTIFACT_CHECKS",
+    "CHECKS",
     "Access",
     "AgentFaultError",
     "AgentReport",
@@ -63,6 +73,7 @@ __all__ = [
     "InjectedFaultError",
     "NondeterminismError",
     "NumberedSchedule",
+    "PromiseBrokenError",
     "Race",
     "RaceFinder",
     "RaceTest",
@@ -78,6 +89,8 @@ __all__ = [
     "asks",
     "calls",
     "check_agent",
+    "check_artifact_service",
+    "check_session_service",
     "cleans_up",
     "contributes",
     "emits",
