@@ -194,8 +194,9 @@ class Crew:
             return Verdict.CANCEL_REST
         if verdict is Verdict.ASK and self.closed:
             # A loser's failure: there is nothing left to ask about. Not so that of the branch
-            # whose own event has ended the others.
-            if child is not self._decider:
+            # whose own event has ended the others, unless it was cancelled from further out, and
+            # failed in cleaning up.
+            if child is not self._decider or not outcome.own:
                 self._excused.add(outcome.path)
             return Verdict.GO_ON
         return verdict

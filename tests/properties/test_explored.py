@@ -518,6 +518,43 @@ def test_the_statement_of_the_policies_is_the_documented_one(
     assert not is_answer(policy, ends, cancelled)
 
 
+# The laws where a person has it tried again: once they were wrong about each of these.
+
+TRIED_AGAIN_BY_A_PERSON: Final = {
+    "a fan-out": Core(
+        Fan("p", [Fan("q", [Worker("a", "fail")])], Escalate()), answers=("retry", "skip")
+    ),
+    "what looks at what it has said": Core(
+        Fan("p", [Worker("a", "say look fail")], Escalate()), answers=("retry", "skip")
+    ),
+    "what had tried again itself": Core(
+        Fan("p", [Worker("a", "fail", again="nap fail", tries=2)], Escalate()),
+        answers=("retry", "abort"),
+    ),
+    "what is aborted below each time": Core(
+        Fan("p", [Fan("q", [Worker("a", "fail")], Escalate())], Escalate()),
+        answers=("retry", "abort"),
+    ),
+    "what is cancelled before it begins again": Core(
+        Row(
+            "r",
+            [
+                Fan(
+                    "p", [Worker("a", "say fail"), Worker("b", "say nap nap nap stop")], Escalate()
+                ),
+                Worker("c", "look"),
+            ],
+        ),
+        answers=("retry",),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRIED_AGAIN_BY_A_PERSON)
+def test_the_laws_allow_for_what_a_person_has_had_tried_again(name: str) -> None:
+    obeys(TRIED_AGAIN_BY_A_PERSON[name], 1, 6)
+
+
 # Bugs, planted one at a time.
 
 Plant: TypeAlias = Callable[[pytest.MonkeyPatch], None]

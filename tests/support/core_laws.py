@@ -308,6 +308,11 @@ def _was_tried_again(book: Book, event: Event) -> bool:
         entry.path if entry.attempt == 1 else f"{entry.path}~{entry.attempt}"
         for entry in book.of(Began)
     }
+    # It may have been cancelled before any worker of it began.
+    for entry in book.of(Replied):
+        if entry.choice == "retry":
+            base, attempt = split(_asked_about(entry))
+            begun.add(f"{base}~{attempt + 1}")
     path = event.path
     while path:
         base, attempt = split(path)
@@ -322,8 +327,8 @@ def _sees(tree: Node, reader: str, writer: str) -> bool:
     fans = {node.name for node in nodes_of(tree) if isinstance(node, Fan)}
     above = ""
     for mine, theirs in zip(reader.split("/"), writer.split("/"), strict=False):
-        if mine != theirs:
-            return above.partition("@")[0] not in fans
+        if split(mine)[0] != split(theirs)[0]:  # attempts of one agent are no siblings
+            return _name(above) not in fans
         above = mine
     return True
 
@@ -577,7 +582,7 @@ def the_run_ends_as_its_root_did(book: Book) -> None:
 
 
 def _name(path: str) -> str:
-    return path.rpartition("/")[2].partition("@")[0]
+    return split(path)[0].rpartition("/")[2].partition("@")[0]
 
 
 def _was_left(book: Book) -> bool:
@@ -656,12 +661,15 @@ def _decider(book: Book, fan: str) -> tuple[int, str] | None:
 
 
 def _replies(book: Book, path: str) -> list[str]:
+    """What a person has said about the agent there, whichever attempt it was about."""
     base, _ = split(path)
-    return [
-        entry.choice
-        for entry in book.of(Replied)
-        if any(f" {base}{mark} failed: " in entry.about for mark in ("", "~2", "~3"))
-    ]
+    return [entry.choice for entry in book.of(Replied) if split(_asked_about(entry))[0] == base]
+
+
+def _asked_about(reply: Replied) -> str:
+    """Return the path of the activation that had failed; empty, if nobody asked about that."""
+    before, failed, _ = reply.about.partition(" failed: ")
+    return before.rpartition(" ")[2] if failed else ""
 
 
 def _leaves(error: BaseException | None) -> Iterator[BaseException]:

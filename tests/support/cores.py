@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from itertools import chain, repeat
 from typing import Any, Final, Literal, TypeAlias, cast
 
 import attrs
@@ -166,7 +167,7 @@ class Core:
 
     ``way`` and ``at``: how the reader stops, after how many events; ``pause``: seconds that it
     takes for each. ``answers``: to the questions
-    that a policy asks, in the order in which they come, and round again.
+    that a policy asks, in the order in which they come, three times round; then it is ``skip``.
     """
 
     tree: Node
@@ -553,7 +554,8 @@ class _Noted:
 
 async def _read(book: Book, run: Run) -> None:
     core = book.core
-    answers = iter(core.answers * 50)
+    # Not round for ever: one who always aborts below, and has it tried again above, never ends.
+    answers = chain(core.answers * 3, repeat("skip"))
     seen = 0
     cancelled = False
     while True:

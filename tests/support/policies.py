@@ -574,7 +574,7 @@ class _Oracle:
         if failure is not None and failure.fatal:
             ends = True
         elif failure is not None and isinstance(team.policy, Escalate):
-            choice: Choice = "skip" if crew.escalated is None else "abort"
+            choice: Choice = "abort" if crew.escalated is child and failure.own else "skip"
             if not crew.closed:
                 choice = yield from self._ask(task, crew, child)
             if choice == "retry":

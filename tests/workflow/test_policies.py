@@ -873,6 +873,26 @@ def test_a_branch_that_escalates_and_fails_is_raised_without_a_question() -> Non
     assert (prompts(ended), ended.error) == ([], error)
 
 
+@pytest.mark.parametrize("steps", [[], [Stop()]], ids=["silent", "escalates"])
+def test_a_branch_that_is_cancelled_from_further_out_and_fails_in_cleaning_up_is_not_raised(
+    steps: list[Any],
+) -> None:
+    """Once it was, if it had escalated before: as if somebody had chosen to abort."""
+
+    async def fail_in_cleaning_up(_ctx: InvocationContext) -> None:
+        with suppress(trio.Cancelled):
+            await trio.sleep_forever()
+        message = "cleaning up"
+        raise KeyError(message)
+
+    members = [leaf("a", 1, ValueError("a")), leaf("b", 2, *steps, fail_in_cleaning_up)]
+    error = OSError("c")
+    ended = with_person(ParallelAgent("outer", [fan(Escalate(), *members), leaf("c", 3, error)]))
+    assert ended.error is error
+    assert statuses(ended) == ["failed", "failed"]
+    assert statuses(ended, "outer") == ["cancelled", "failed"]
+
+
 def test_an_answer_that_is_no_choice_is_refused_and_the_question_stays_open() -> None:
     async def main() -> None:
         async with Runner(fan(Escalate(), leaf("a", ValueError("x")))).open() as run:
