@@ -339,10 +339,7 @@ def check_agent(agent: object, what: str) -> None:
         TreeError: with what to do about it.
     """
     if not isinstance(agent, Agent):
-        hint = "; make it one with @agent" if callable(agent) else ""
-        if isinstance(agent, type) and issubclass(agent, Agent):
-            hint = "; make an object of it: call it"
-        message = f"{what} is no agent but {agent!r:.80}{hint}"
+        message = f"{what} is no agent but {agent!r:.80}{_what_to_do_with(agent)}"
         raise TreeError(message)
     if "_tree_index" not in vars(agent):
         message = (
@@ -350,6 +347,17 @@ def check_agent(agent: object, what: str) -> None:
             "its __init__ has not called super().__init__(name, ...), or has not ended"
         )
         raise TreeError(message)
+
+
+def _what_to_do_with(no_agent: object) -> str:
+    kinds = type(no_agent).__mro__
+    hint = "; make it one with @agent" if callable(no_agent) else ""
+    # Google ADK's are told by their look: it need not be installed.
+    if any(str(kind.__module__).startswith("google.adk.") for kind in kinds):
+        return "; make it a leaf: parallel_agent.adk.AdkAgent(...)"
+    if isinstance(no_agent, type) and issubclass(no_agent, Agent):
+        return "; make an object of it: call it"
+    return hint
 
 
 def _as_children(parent: Agent, name: str, sub_agents: Iterable[Agent]) -> tuple[Agent, ...]:

@@ -27,7 +27,7 @@ from parallel_agent.errors import (
     RunEndedError,
     StreamClosedError,
     holds,
-    note_asyncio,
+    note_mix_up,
     note_origin,
     note_plugin,
 )
@@ -239,7 +239,7 @@ async def _note_failure(activation: Activation, failure: BaseException) -> None:
     else:
         activation.own = await failed_of_itself(activation, failure)
         note_origin(failure, activation.place.path)
-        note_asyncio(failure)
+        note_mix_up(failure)
     activation.error = failure
 
 

@@ -285,19 +285,58 @@ def note_origin(error: BaseException, path: str) -> None:
     _set_notes(error, [*kept, f"{_OUR_NOTES[0]}{path}"])
 
 
-def note_asyncio(error: BaseException) -> None:
-    """Note on what asyncio raises without a loop of its own that agents run on trio."""
-    for leaf in _leaves(error):
-        if type(leaf) is AttributeError:  # asyncio.Event, Lock, Queue, ... ask the loop for that
-            is_asyncios = leaf.name == "create_future" and leaf.obj is None
-        else:
-            is_asyncios = type(leaf) is RuntimeError and _said(leaf) == "no running event loop"
-        if is_asyncios and _ON_TRIO not in _notes(leaf):
-            _set_notes(leaf, [*_notes(leaf), _ON_TRIO])
+def note_mix_up(error: BaseException | None) -> None:
+    """Note what to do on what is raised if trio's code awaits asyncio's, or the other way round.
 
+    Neither of the two knows of the other, nor of the ways between them.
+    """
+    for leaf in () if error is None else _leaves(error):
+        if _is_asyncios(leaf):
+            note = _ON_TRIO
+        elif type(leaf) is RuntimeError and _said(leaf).startswith(_TRIO_SAYS):
+            note = _NOT_ON_TRIO
+        else:
+            continue
+        notes = _notes(leaf)
+        if note not in notes:
+            _set_notes(leaf, [*notes, note])
+
+
+def _is_asyncios(error: BaseException) -> bool:
+    """Return whether asyncio, or a library for it, raises this where its loop does not run."""
+    if type(error) is AttributeError:  # asyncio.Event, Lock, Queue, ... ask the loop for that
+        return error.name == "create_future" and error.obj is None
+    if type(error) is TypeError:  # the loop runs, around trio, and asyncio waits for a future
+        return _said(error).startswith("trio.run received unrecognized yield message ")
+    if type(error) is not RuntimeError:
+        return False
+    said = _said(error)
+    return said in _ASYNCIO_SAYS or said.startswith("There is no current event loop in thread ")
+
+
+_ASYNCIO_SAYS: Final = frozenset(
+    {
+        "no running event loop",
+        "TaskGroup <TaskGroup> cannot determine the parent task",
+        "Timeout should be used inside a task",
+        "Timeout context manager should be used inside a task",  # aiohttp
+    }
+)
+
+_TRIO_SAYS: Final = ("must be called from async context", "Task got bad yield: <class 'trio.")
 
 _ON_TRIO: Final = (
-    "agents run on trio, not on asyncio: use trio.sleep, trio.Event, trio.to_thread.run_sync, ..."
+    "agents run on trio, not on asyncio: use trio.sleep, trio.Event, trio.to_thread.run_sync, ...; "
+    "if a library needs asyncio, `await parallel_agent.aio.from_asyncio(function, argument)`, or "
+    "mark the agent's function by `@aio.asyncio_function`, below `@agent`; plain functions, which "
+    "are in threads, use asyncio.run"
+)
+
+_NOT_ON_TRIO: Final = (
+    "this is trio's, and trio does not run what has called it: asyncio's functions use "
+    "asyncio.sleep, ..., and `await parallel_agent.aio.from_trio(ctx.emit, event)` for what a "
+    "context or a service does; plain functions, which are in threads, "
+    "`trio.from_thread.run(ctx.emit, event)`"
 )
 
 

@@ -22,7 +22,7 @@ from parallel_agent.branch import Branch, Place
 from parallel_agent.context import InvocationContext
 from parallel_agent.drive import activate
 from parallel_agent.engine import ENGINE
-from parallel_agent.errors import PluginError, ReadError, note_plugin
+from parallel_agent.errors import PluginError, ReadError, note_mix_up, note_plugin
 from parallel_agent.handle import RunBlock, RunCore, RunHandle
 from parallel_agent.invocation import Invocation, RunConfig
 from parallel_agent.lane import Lane
@@ -193,6 +193,7 @@ class OpenRun(RunBlock):
             return False
         stream = core.stream
         core.cancel(_why_left(error))
+        note_mix_up(error)
         late: BaseException | None = None
         try:
             with trio.CancelScope(shield=True):

@@ -194,6 +194,17 @@ class Stream:
         """Whether nothing can be recorded but in `refill`."""
         return self._append_nowait is None
 
+    async def wait(self) -> None:
+        """Wait until `next_nowait` may have something to hand out; `refill` only if it must.
+
+        So nothing is recorded for a reader that does not come back for it. Cancelled while it
+        waits, it loses nothing.
+        """
+        if self.blocks or self.closed:
+            await self.refill()
+        else:
+            await self._wait()
+
     async def refill(self) -> None:
         """Wait for something to be queued, drain it, and record it.
 
@@ -287,8 +298,9 @@ class Stream:
         self.failure = error
 
     async def _wait(self) -> None:
-        """Wait until something is queued. Cancelled, it loses nothing."""
-        while not self.queue:
+        """Wait until something is queued, or the tree has ended. Cancelled, it loses nothing."""
+        # The end may be taken by a reader outside trio, while this waits for it in its stead.
+        while not self.queue and not self.ended:
             try:
                 await self._receive.receive()
             finally:

@@ -25,10 +25,7 @@ MAX_LINES: Final = 500
 IMPURE: Final = frozenset({"asyncio", "sqlite3", "threading", "time", "trio"})
 
 # (module, what it imports inside a function). Right for an optional extra only; say which.
-LATE_IMPORTS: Final[frozenset[tuple[str, str]]] = frozenset(
-    {
-    }
-)
+LATE_IMPORTS: Final[frozenset[tuple[str, str]]] = frozenset({})
 
 
 @attrs.frozen

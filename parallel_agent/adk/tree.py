@@ -13,6 +13,7 @@ from parallel_agent.adk.events import content_from_adk, past_from_adk, state_fro
 from parallel_agent.adk.library import BaseAgent
 from parallel_agent.agent import Agent
 from parallel_agent.aio.runner import Runner
+from parallel_agent.errors import TreeError
 from parallel_agent.handle import core_of
 from parallel_agent.invocation import RunConfig
 from parallel_agent.plugin import Plugin
@@ -76,6 +77,9 @@ def as_adk_agent(
 
     Raises: as `Runner`.
     """
+    if isinstance(tree, BaseAgent):
+        message = f"as_adk_agent takes a tree of ours, and {tree.name!r} is ADK's already"
+        raise TreeError(message)
     if "plugins" in options:
         options["plugins"] = tuple(options["plugins"])  # they are for every run
     Runner(tree, **options)  # refuses now what it would refuse in every run

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable
+import inspect
+from collections.abc import AsyncIterable, Awaitable, Callable
 from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar, cast, final
 
@@ -25,7 +26,7 @@ from parallel_agent.aio.link import LINK, Link, settle, settled
 from parallel_agent.aio.thread import LOOP_THREADS, LoopThread
 from parallel_agent.errors import HostError
 
-__all__ = ["from_asyncio", "from_trio", "link_of_trio"]
+__all__ = ["check_function", "from_asyncio", "from_trio", "link_of_trio", "out_of_trio"]
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
@@ -53,10 +54,11 @@ async def from_asyncio(
         **kwargs: likewise.
 
     Raises:
-        HostError: this is no trio task; or the asyncio task was cancelled by somebody else.
+        HostError: this is no trio task; or the asyncio task was cancelled by somebody else; or what
+            the function returns cannot be awaited.
         BaseException: whatever the function raises, as itself.
     """
-    _check(function, "from_asyncio")
+    check_function(function, "from_asyncio")
     call = _InAsyncio(link_of_trio(), partial(function, *args, **kwargs))
     return cast("_T", await call.outcome())
 
@@ -86,25 +88,38 @@ async def from_trio(
         HostError: no asyncio loop runs here; or its trio side has ended.
         BaseException: whatever the function raises, as itself.
     """
-    _check(function, "from_trio")
+    check_function(function, "from_trio")
     link = _link_of_thread() or await Guest.here()
     call = _InTrio(link, partial(function, *args, **kwargs))
     return cast("_T", await call.outcome())
+
+
+async def out_of_trio() -> None:
+    """Be the first step of asyncio tasks that are made in trio's time.
+
+    A loop with an eager task factory runs them at once, inside of the trio task that makes them.
+    """
+    if trio.lowlevel.in_trio_task():
+        await asyncio.sleep(0)
 
 
 def link_of_trio() -> Link:
     """Return the link of the trio run this is called in; start a loop if it has none.
 
     Raises:
-        HostError: this is no trio task.
+        HostError: this is no trio task; or the loop was closed.
     """
     if not trio.lowlevel.in_trio_task():
         message = "this is no trio task: in asyncio, await the function as it is"
         raise HostError(message)
     try:
-        return LINK.get()
+        link = LINK.get()
     except LookupError:
         return LoopThread()
+    if link.loop.is_closed():
+        message = "the asyncio loop of this run was closed: nothing can be awaited in it any more"
+        raise HostError(message)
+    return link
 
 
 def _link_of_thread() -> Link | None:
@@ -118,9 +133,15 @@ def _link_of_thread() -> Link | None:
         return None
 
 
-def _check(function: object, name: str) -> None:
+def check_function(function: object, name: str) -> None:
+    """Refuse what is no function; above all, what a call of one has returned.
+
+    Raises:
+        HostError: with what to write instead.
+    """
     if asyncio.iscoroutine(function):
         function.close()  # or Python complains that nobody awaited it
+    if asyncio.iscoroutine(function) or inspect.isasyncgen(function):
         message = f"write {name}(function, argument), and not {name}(function(argument))"
         raise HostError(message)
     if not callable(function):
@@ -153,6 +174,8 @@ class _InAsyncio:
 
     def _abort(self, raise_cancel: RaiseCancelT) -> Abort:
         self._raise_cancel = raise_cancel
+        if self._link.loop.is_closed():
+            return Abort.SUCCEEDED  # the task will never end
         self._link.to_asyncio(self._cancel)
         return Abort.FAILED
 
@@ -169,7 +192,19 @@ class _InAsyncio:
         self._link.to_trio(reschedule, self._waiting)
 
     async def _call(self) -> Any:
-        return await self._function()
+        await out_of_trio()
+        returned = self._function()
+        if not inspect.isawaitable(returned):
+            raise HostError(_cannot_be_awaited(returned))
+        return await returned
+
+
+def _cannot_be_awaited(returned: object) -> str:
+    if isinstance(returned, AsyncIterable):
+        hint = "read it by `async with from_asyncio_iter(function, argument) as items:`"
+    else:
+        hint = "what is no asyncio function is called as it is"
+    return f"from_asyncio() awaits what its function returns, but that is {returned!r:.80}; {hint}"
 
 
 @final

@@ -12,7 +12,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast, final
 import trio
 from trio.lowlevel import ParkingLot
 
-from parallel_agent.aio.bridge import link_of_trio
+from parallel_agent.aio.bridge import check_function, link_of_trio, out_of_trio
 from parallel_agent.aio.link import Link
 from parallel_agent.errors import HostError, ReadError
 
@@ -45,11 +45,12 @@ def from_asyncio_iter(
         **kwargs: likewise.
 
     Raises:
-        HostError: on entering, this is no trio task; or the asyncio task was cancelled by somebody
-            else.
+        HostError: ``function`` is none; on entering, this is no trio task; at a step, what the
+            function has returned is no iterable, or somebody else has cancelled the asyncio task.
         BaseException: whatever the iteration raises, as itself, at the step that meets it; what
             its closing raises, at the end of the block, unless that is left with an exception.
     """
+    check_function(function, "from_asyncio_iter")
     return AsyncioItems(partial(function, *args, **kwargs))
 
 
@@ -89,8 +90,11 @@ class AsyncioItems(Generic[_T]):
         error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        self._running.to_asyncio(self._cancel)
+        link = self._running
         self._is_left = True
+        if link.loop.is_closed():
+            return  # the task will never end
+        link.to_asyncio(self._cancel)
         with trio.CancelScope(shield=True):
             while not self._is_done:
                 await self._waiting.park()
@@ -159,8 +163,11 @@ class AsyncioItems(Generic[_T]):
     async def _iterate(self, link: Link, demand: asyncio.Event) -> None:
         iterator: Any = None
         try:
+            await out_of_trio()
             await demand.wait()
-            iterator = aiter(self._make())
+            made = self._make()
+            _check_iterable(made)
+            iterator = aiter(made)
             while True:
                 demand.clear()
                 try:
@@ -173,3 +180,16 @@ class AsyncioItems(Generic[_T]):
             close = getattr(iterator, "aclose", None)
             if close is not None:
                 await close()
+
+
+def _check_iterable(made: object) -> None:
+    if isinstance(made, AsyncIterable):
+        return
+    message = (
+        f"from_asyncio_iter() iterates over what its function returns, but that is {made!r:.80}; "
+        "give it an async generator function, such as one with "
+        "`async for item in await function(argument): yield item`"
+    )
+    if asyncio.iscoroutine(made):
+        made.close()  # or Python complains that nobody awaited it
+    raise HostError(message)

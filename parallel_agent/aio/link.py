@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 from trio.lowlevel import RunVar
@@ -55,7 +57,8 @@ LINK: RunVar[Link] = RunVar("LINK")
 def settle(future: asyncio.Future[None] | None) -> None:
     """Wake whoever waits for the future, if it has not been done or cancelled before."""
     if future is not None and not future.done():
-        future.set_result(None)
+        with suppress(RuntimeError):  # the loop was closed, and whoever waits in it waits for ever
+            future.set_result(None)
 
 
 async def settled(future: asyncio.Future[Any]) -> asyncio.CancelledError | None:
@@ -65,8 +68,19 @@ async def settled(future: asyncio.Future[Any]) -> asyncio.CancelledError | None:
     """
     cancelled: asyncio.CancelledError | None = None
     while not future.done():
-        try:
-            await asyncio.wait([future])
-        except asyncio.CancelledError as exc:
-            cancelled = exc
+        with nullcontext() if cancelled is None else _out_of_reach_of_anyio():
+            try:
+                await asyncio.wait([future])
+            except asyncio.CancelledError as exc:
+                cancelled = exc
     return cancelled
+
+
+def _out_of_reach_of_anyio() -> AbstractContextManager[object]:
+    """Return a block in which a cancelled scope of anyio's leaves its task alone.
+
+    It would cancel it again at each turn of the loop, which takes all the processor's time for as
+    long as the wait goes on. Starlette, among others, has such scopes around its handlers.
+    """
+    anyio: Any = sys.modules.get("anyio")
+    return nullcontext() if anyio is None else anyio.CancelScope(shield=True)

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from functools import wraps
 from typing import Any, TypeVar, cast
 
+from parallel_agent.agent import Agent
 from parallel_agent.aio.bridge import from_asyncio
 from parallel_agent.aio.items import from_asyncio_iter
 from parallel_agent.errors import AgentFunctionError
@@ -53,5 +54,9 @@ def asyncio_function(function: _F) -> _F:
             return await from_asyncio(function, *args, **kwargs)
 
         return cast("_F", call)
-    message = f"asyncio_function marks an `async def` function, not {function!r:.80}"
+    if isinstance(function, Agent):
+        hint = "put @asyncio_function below @agent"
+    else:
+        hint = "a plain function can be an agent as it is, and runs in a thread"
+    message = f"asyncio_function marks an `async def` function, not {function!r:.80}; {hint}"
     raise AgentFunctionError(message)

@@ -19,10 +19,10 @@ import trio
 
 from parallel_agent.agent import Agent
 from parallel_agent.aio.bridge import from_trio
-from parallel_agent.aio.guest import Guest
+from parallel_agent.aio.guest import IN_TRIO, Guest
 from parallel_agent.aio.link import settled
 from parallel_agent.aio.served import Served
-from parallel_agent.errors import ReadError
+from parallel_agent.errors import HostError, ReadError
 from parallel_agent.handle import RunBlock, RunHandle, core_of
 from parallel_agent.result import Result
 from parallel_agent.run import OpenRun as TrioOpenRun
@@ -170,8 +170,11 @@ class Runner:
         Cancelled, it cancels the tree, and waits until that has cleaned up.
 
         Raises:
+            HostError: no asyncio loop runs here, or this is trio.
             BaseException: whatever made the run fail, as itself.
         """
+        if trio.lowlevel.in_trio_task():
+            raise HostError(IN_TRIO)
         return await from_trio(self._runner.run, message, **options)
 
     def __repr__(self) -> str:

@@ -47,8 +47,9 @@ class Served:
         # What the reader waits for; it is woken when the stream may have something for it.
         self._readable: asyncio.Future[None] | None = None
         self._is_wanted = False
-        self._refilling: trio.CancelScope | None = None
+        self._waiting: trio.CancelScope | None = None
         self._idle = ParkingLot()
+        self._delivered = 0  # when the reader was here last
 
     # The asyncio side.
 
@@ -60,19 +61,29 @@ class Served:
             self._want()
         # Rather than wait for the loop to wake trio, and for trio to wake this task.
         while not stream.is_readable:
-            if not guest.turn():
+            events, self._delivered = stream.delivered - self._delivered, stream.delivered
+            if not guest.turn(events):
                 break
         else:
             return
         self._want()
         if not self.ended.done():
             readable = self._readable = guest.loop.create_future()
-            await readable
+            try:
+                await readable
+            except asyncio.CancelledError:
+                self._do_not_wait()
+                raise
 
     def _want(self) -> None:
         if not self._is_wanted:
             self._is_wanted = True
             self._idle.unpark_all()
+
+    def _do_not_wait(self) -> None:
+        self._is_wanted = False
+        if self._waiting is not None:
+            self._waiting.cancel()
 
     def give_up(self) -> None:
         """Stop opening the run: whoever wanted it was cancelled."""
@@ -82,8 +93,7 @@ class Served:
         """Leave the run's block, with what the reader's own was left with. `ended` follows."""
         self._left_with = error
         self._is_left = True
-        if self._refilling is not None:
-            self._refilling.cancel()
+        self._do_not_wait()
         self._idle.unpark_all()
         self.guest.stay_awake()
 
@@ -97,7 +107,7 @@ class Served:
                 self.run = await self._block.__aenter__()
                 settle(self.opened)
                 try:
-                    await self._refill_until_left(self.run)
+                    await self._wait_until_left(self.run)
                 except BaseException as exc:
                     # The guest ends, or we have a bug.
                     await self._block.__aexit__(type(exc), exc, exc.__traceback__)
@@ -115,12 +125,12 @@ class Served:
             settle(self._readable)
             settle(self.ended)
 
-    async def _refill_until_left(self, run: Run) -> None:
+    async def _wait_until_left(self, run: Run) -> None:
         stream = core_of(run).stream
         while not self._is_left:
             if self._is_wanted:
-                with trio.CancelScope() as self._refilling:
-                    await stream.refill()
+                with trio.CancelScope() as self._waiting:
+                    await stream.wait()
                 self._is_wanted = False
                 settle(self._readable)
             else:

@@ -42,5 +42,10 @@ def test_a_google_adk_that_lacks_something_itself_is_not_called_missing(
         if name.split(".")[0] == "google" or name.startswith("parallel_agent.adk"):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    with pytest.raises(ModuleNotFoundError, match="a_part_that_is_not_there"):
-        importlib.import_module("parallel_agent.adk")
+    try:
+        with pytest.raises(ModuleNotFoundError, match="a_part_that_is_not_there"):
+            importlib.import_module("parallel_agent.adk")
+    finally:
+        for name in list(sys.modules):
+            if name.split(".")[0] == "google":
+                del sys.modules[name]  # what was there before comes back with `monkeypatch`

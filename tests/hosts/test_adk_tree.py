@@ -580,8 +580,13 @@ def test_one_agent_may_run_twice_at_once(in_loop: InLoop) -> None:
 
 
 def test_what_a_runner_refuses_is_refused_at_once() -> None:
+    async def answering(ctx: Any) -> AsyncGenerator[Any, None]:
+        yield "text"
+
     with pytest.raises(TreeError, match="Runner was given is no agent"):
         adk.as_adk_agent("tree")
+    with pytest.raises(TreeError, match="'leaf' is ADK's already"):
+        adk.as_adk_agent(scripted_adk("leaf", answering))
     with pytest.raises(ValueError, match="on_conflict"):
         adk.as_adk_agent(report, on_conflict="never")
     with pytest.raises(ValueError, match="must be a valid Python identifier"):

@@ -316,6 +316,28 @@ def test_a_coroutine_in_place_of_a_function_is_refused() -> None:
             await aio.from_asyncio(wrong)
         with pytest.raises(HostError, match="not 3"):
             await aio.from_asyncio(wrong := 3)  # type: ignore[arg-type]  # that is the point
+        wrong = numbers(1, [])
+        with pytest.raises(HostError, match=r"from_asyncio_iter\(function, argument\)"):
+            aio.from_asyncio_iter(wrong)
+
+    trio.run(main)
+
+
+def test_a_function_of_the_wrong_kind_is_refused_and_says_which_is_right() -> None:
+    wrong: Any
+
+    async def main() -> None:
+        nonlocal wrong
+        wrong = numbers
+        with pytest.raises(HostError, match="async with from_asyncio_iter"):
+            await aio.from_asyncio(wrong, 1, [])
+        wrong = len
+        with pytest.raises(HostError, match=r"that is 0; .* is called as it is"):
+            await aio.from_asyncio(wrong, "")
+        wrong = add
+        with pytest.raises(HostError, match="give it an async generator function"):
+            async with aio.from_asyncio_iter(wrong, 1, two=2) as items:
+                await anext(items)
 
     trio.run(main)
 
@@ -556,5 +578,8 @@ def test_a_branch_that_is_ended_cancels_its_asyncio_code(
 
 
 def test_only_async_functions_can_be_marked() -> None:
-    with pytest.raises(AgentFunctionError, match="async def"):
+    with pytest.raises(AgentFunctionError, match=r"async def.*runs in a thread"):
         aio.asyncio_function(print)
+    wrong: Any = agent(lambda _ctx: "text", name="leaf")
+    with pytest.raises(AgentFunctionError, match="below @agent"):
+        aio.asyncio_function(wrong)

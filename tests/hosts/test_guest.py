@@ -16,6 +16,7 @@ import trio
 from parallel_agent import HostError, InvocationContext, agent, aio
 from parallel_agent.aio import guest
 from parallel_agent.aio.guest import MAX_TURNS, Guest
+from parallel_agent.handle import core_of
 from tests.support.loops import LOOPS, Diary, InLoop, cleaning_up, counting
 
 ROOT = Path(__file__).parents[2]
@@ -44,19 +45,19 @@ def test_agents_run_on_the_threads_of_the_loop(in_loop: InLoop) -> None:
 def test_a_run_that_is_open_when_the_loop_ends_cleans_up(in_loop: InLoop) -> None:
     diary: Diary = []
 
+    is_open = asyncio.Event()
+
     async def read() -> None:
         async with aio.Runner(cleaning_up("worker", diary)).open() as run:
-            await run.collect()
+            async for _ in run:
+                is_open.set()
 
     async def main() -> None:
         task = asyncio.create_task(read())
-        while not diary:
-            await asyncio.sleep(0)
-            if len(asyncio.all_tasks()) > 2:
-                diary.append("left open")
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await is_open.wait()
+        await asyncio.sleep(0)
         assert not task.done()
+        diary.append("left open")
 
     in_loop(main())
     assert diary == ["left open", "worker cleaned up"]
@@ -160,6 +161,29 @@ def test_a_run_that_is_open_when_the_runtime_ends_is_cancelled_and_joined(
     in_loop(main())
 
 
+def test_the_end_may_be_taken_by_the_reader_while_the_trio_side_waits_for_it(
+    in_loop: InLoop,
+) -> None:
+    """The reader runs the ticks itself: it sees the end before the task that leaves the run."""
+
+    async def main() -> None:
+        diary: Diary = []
+        async with aio.Runner(cleaning_up("worker", diary)).open() as run:
+            assert (await anext(run)).text == "started"
+            guest = await Guest.here()
+            guest.cancel("shut down")
+            for _ in range(40):
+                guest.turn()
+                if core_of(run).stream.is_readable:
+                    break
+                await asyncio.sleep(0)
+            with pytest.raises(StopAsyncIteration):
+                await anext(run)
+        assert diary == ["worker cleaned up"]
+
+    in_loop(main())
+
+
 def test_a_read_that_waits_when_the_runtime_ends_is_over(in_loop: InLoop) -> None:
     async def main() -> None:
         diary: Diary = []
@@ -224,12 +248,15 @@ def test_a_reader_runs_a_bounded_number_of_ticks_between_two_turns_of_the_loop(
 ) -> None:
     async def main() -> None:
         host = await Guest.here()
+        is_spinning = asyncio.Event()
 
         async def spin() -> None:
+            is_spinning.set()
             while True:
                 await trio.lowlevel.checkpoint()
 
         host.start(spin, name="spinning")
+        await is_spinning.wait()  # asleep, it wakes up in its thread
         assert sum(host.turn() for _ in range(MAX_TURNS * 2)) <= MAX_TURNS
         await asyncio.sleep(0)
         assert host.turn()

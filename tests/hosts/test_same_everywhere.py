@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -74,9 +76,9 @@ def test_the_order_depends_on_the_seed_and_on_nothing_else() -> None:
     ],
     ids=["one lost", "two swapped", "one twice", "swallowed error", "another state"],
 )
-def test_the_comparison_notices(break_it: object) -> None:
+def test_the_comparison_notices(break_it: Callable[[Seen], Seen]) -> None:
     def broken(tree: Agent, reading: Reading) -> Seen:
-        return break_it(on_trio(tree, reading))  # type: ignore[operator]  # the parameters above
+        return break_it(on_trio(tree, reading))
 
     reading = Reading("end", 0)
     assert broken(stage(WIDE, 1), reading) != on_trio(stage(WIDE, 1), reading)

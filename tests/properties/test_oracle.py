@@ -6,6 +6,7 @@ proves nothing.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -202,8 +203,8 @@ def _lost_acknowledgement(patch: pytest.MonkeyPatch) -> None:
 def _acknowledged_before_the_append(patch: pytest.MonkeyPatch) -> None:
     right = Stream._admit
 
-    def admit(self: Stream, slot: Slot) -> bool:
-        admitted = right(self, slot)
+    def admit(self: Stream, slot: Slot, before: deque[Slot]) -> bool:
+        admitted = right(self, slot, before)
         if admitted and slot.task is not None:
             task, slot.task = slot.task, None
             reschedule(task)
@@ -301,8 +302,8 @@ def _joined_branches_invisible(patch: pytest.MonkeyPatch) -> None:
 def _state_changes_before_hand_out(patch: pytest.MonkeyPatch) -> None:
     right = Stream._admit
 
-    def admit(self: Stream, slot: Slot) -> bool:
-        admitted = right(self, slot)
+    def admit(self: Stream, slot: Slot, before: deque[Slot]) -> bool:
+        admitted = right(self, slot, before)
         if admitted and slot.event is not None and not slot.event.partial:
             self.session.state.update(slot.event.state_delta)
         return admitted

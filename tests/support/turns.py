@@ -124,7 +124,7 @@ def stage(tree: Leaf | Node, seed: int) -> Agent:
             finally:
                 turns.end()
 
-    return agent(direct, name="stage", sub_agents=[built])
+    return agent(direct, name="stage")
 
 
 def _build(tree: Leaf | Node, turns: _Turns) -> Agent:
@@ -178,6 +178,9 @@ async def _take(step: Step, name: str, ctx: InvocationContext) -> None:
 STEPS: Final[Sequence[Step]] = ("say", "whisper", "write", "read", "stop", "fail")
 
 
+KINDS: Final[Sequence[Kind]] = ("parallel", "parallel", "sequential", "loop")
+
+
 @st.composite
 def trees(draw: st.DrawFn) -> Leaf | Node:
     """Draw trees of up to nine leaves."""
@@ -188,7 +191,7 @@ def trees(draw: st.DrawFn) -> Leaf | Node:
         if depth == 0 or draw(st.integers(0, 2)) == 0:
             steps = tuple(draw(st.lists(st.sampled_from(STEPS), max_size=3)))
             return Leaf(name, steps, draw(st.booleans()))
-        kind = draw(st.sampled_from(("parallel", "parallel", "sequential", "loop")))
+        kind = draw(st.sampled_from(KINDS))
         children = tuple(node(depth - 1) for _ in range(draw(st.integers(1, 3))))
         return Node(name, kind, children, draw(st.sampled_from(POLICIES)))
 
