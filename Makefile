@@ -6,7 +6,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test suite check bench deep docs clean
+.PHONY: help run test suite check bench deep docs postgres clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -55,6 +55,10 @@ deep: $(VENV)/.deep  ## thousands of examples, the slow tests, and every other s
 docs: $(VENV)/.dev  ## run the examples in the docs, show the next changelog section
 	@if [ -f tests/test_docs.py ]; then $(BIN)/python -m pytest tests/test_docs.py; fi
 	$(BIN)/python -m towncrier build --draft
+
+postgres:  ## install PostgreSQL from Debian, for the tests that need a server (they start it)
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
+	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql; }
 
 clean:  ## remove everything that these targets made
 	rm -rf .venv .venv-* artifacts build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis \

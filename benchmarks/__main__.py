@@ -13,6 +13,7 @@ from typing import Final
 
 import attrs
 
+from benchmarks.durable import appends, durable
 from benchmarks.dynamic import dynamic, mapped
 from benchmarks.exploring import exploring
 from benchmarks.hosts import hosts, starts
@@ -35,6 +36,8 @@ BENCHMARKS: Final[Mapping[str, Callable[[Sizes], Iterator[Row]]]] = MappingProxy
         "dynamic": dynamic,
         "mapped": mapped,
         "exploring": exploring,
+        "durable": durable,
+        "appends": appends,
         "hosts": hosts,
         "starts": starts,
         "import": imports,

@@ -58,6 +58,12 @@ class Sizes:
     schedules: int = 5_000
     hosts: tuple[tuple[int, int], ...] = ((1, 10_000), (10, 1_000), (100, 100))
     starts: int = 50
+    durable: tuple[tuple[int, int], ...] = ((1, 1_000), (10, 1_000), (100, 100))
+    durable_postgres: bool = True
+    raw_commits: int = 2_000
+    durable_history: tuple[int, ...] = (0, 10_000, 100_000)
+    durable_state: tuple[int, ...] = (10_000,)
+    durable_appends: int = 200
 
 
 FULL = Sizes()
@@ -71,6 +77,10 @@ QUICK = Sizes(
     schedules=300,
     hosts=((10, 1_000),),
     starts=10,
+    durable=((10, 1_000),),
+    raw_commits=500,
+    durable_history=(0, 10_000),
+    durable_appends=100,
 )
 """The same questions in less time: fewer rounds, fewer cases."""
 

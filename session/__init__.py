@@ -29,14 +29,21 @@ from session.event import USER, Event, Origin
 from session.folder_artifacts import FolderArtifactService
 from session.in_memory import InMemorySessionService
 from session.memory import InMemoryMemoryService, MemoryEntry, MemoryService
+from session.portable import SessionFormatError
 from session.request import InputRequest
 from session.service import (
+    SchemaVersionError,
     SequenceConflictError,
     SessionError,
     SessionExistsError,
     SessionInfo,
     SessionNotFoundError,
     SessionService,
+    StoreCorruptError,
+    StoreError,
+    StoreFullError,
+    StoreReadOnlyError,
+    StoreUnavailableError,
 )
 from session.session import Session, SessionKey, fold
 from session.state import (
@@ -88,14 +95,21 @@ __all__ = [
     "OtherPart",
     "Part",
     "Reducer",
+    "SchemaVersionError",
     "SequenceConflictError",
     "Session",
     "SessionError",
     "SessionExistsError",
+    "SessionFormatError",
     "SessionInfo",
     "SessionKey",
     "SessionNotFoundError",
     "SessionService",
+    "StoreCorruptError",
+    "StoreError",
+    "StoreFullError",
+    "StoreReadOnlyError",
+    "StoreUnavailableError",
     "Text",
     "UnstorableError",
     "fold",

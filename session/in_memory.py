@@ -23,6 +23,7 @@ from session.service import (
     SessionNotFoundError,
     SessionService,
     check_batch,
+    check_whole,
 )
 from session.session import Session, SessionKey
 from session.state import APP_PREFIX, USER_PREFIX, freeze, without_temp
@@ -146,6 +147,19 @@ class InMemorySessionService(SessionService):
         log.extend(events)
         if events:
             stored.last_update_time = events[-1].timestamp
+
+    async def restore(self, session: Session) -> None:
+        """See `SessionService.restore`."""
+        key = session.key
+        check_whole(session)
+        if key in self._sessions:
+            raise SessionExistsError(key)
+        state = without_temp(freeze(dict(session.state), "state"))
+        stored = self._sessions[key] = _Stored(
+            list(session.events), last_update_time=session.last_update_time
+        )
+        there = self._read(key, stored, [])
+        self._write(key, stored, {k: v for k, v in state.items() if k not in there.state})
 
     def _write_scoped(self, key: SessionKey, stored: _Stored, event: Event) -> None:
         kept = without_temp(event.delta)

@@ -19,22 +19,30 @@ caller shields. It need not checkpoint: who calls it in a loop checkpoints itsel
 
 from __future__ import annotations
 
+import builtins
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import attrs
 
 from session.event import Event
+from session.portable import read_lines, session_lines
 from session.session import Session, SessionKey
 
 __all__ = [
+    "SchemaVersionError",
     "SequenceConflictError",
     "SessionError",
     "SessionExistsError",
     "SessionInfo",
     "SessionNotFoundError",
     "SessionService",
+    "StoreCorruptError",
+    "StoreError",
+    "StoreFullError",
+    "StoreReadOnlyError",
+    "StoreUnavailableError",
 ]
 
 
@@ -75,6 +83,34 @@ class SequenceConflictError(SessionError):
         self.key = key
         self.expected = expected
         self.actual = actual
+
+
+class StoreError(SessionError):
+    """The place where sessions are kept has failed: neither the caller nor the run is to blame.
+
+    What raised it has changed nothing, unless the message says that nobody knows. The message
+    names the store, without passwords; the error of the library below is the ``__cause__``.
+    """
+
+
+class StoreUnavailableError(StoreError):
+    """The store cannot be reached, was lost, or was locked by somebody for too long."""
+
+
+class StoreFullError(StoreError):
+    """There is no room for what should be recorded. When there is, the store goes on."""
+
+
+class StoreReadOnlyError(StoreError):
+    """The store can be read, and not be written to."""
+
+
+class StoreCorruptError(StoreError):
+    """What is in the store is not what a service put there."""
+
+
+class SchemaVersionError(StoreError):
+    """The tables were made by another release, which this one does not know."""
 
 
 @attrs.frozen
@@ -164,6 +200,120 @@ class SessionService(ABC):
     def append_nowait(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
         """Do what `append` does, at once; only for a service whose ``blocks`` is False."""
         raise NotImplementedError
+
+    # What follows from the methods above. A service overrides what it can do better.
+
+    async def list_page(
+        self,
+        *,
+        app_name: str,
+        user_id: str | None = None,
+        after: SessionKey | None = None,
+        limit: int = 100,
+    ) -> builtins.list[SessionInfo]:
+        """Return the next ``limit`` of what `list` returns: those that come after ``after``.
+
+        ``after`` is the key of the last one of the page before; it need not exist any more. A
+        page shorter than ``limit`` is the last. Sessions made meanwhile are seen or not.
+
+        Raises:
+            ValueError: ``after`` is of another application, or ``limit`` is below 1.
+        """
+        check_page(app_name, after, limit)
+        infos = await self.list(app_name=app_name, user_id=user_id)
+        if after is not None:
+            place = (after.user_id, after.session_id)
+            infos = [info for info in infos if (info.key.user_id, info.key.session_id) > place]
+        return infos[:limit]
+
+    async def delete_before(self, *, app_name: str, time: float, user_id: str | None = None) -> int:
+        """Forget the application's sessions (of one user) that were last updated before ``time``.
+
+        Returns how many. ``app:`` and ``user:`` state stay. Cancelled half way, it has deleted
+        some of them. Whether a session that is updated at this very moment goes is left open.
+        """
+        old = [
+            info.key
+            for info in await self.list(app_name=app_name, user_id=user_id)
+            if info.last_update_time < time
+        ]
+        for key in old:
+            await self.delete(app_name=key.app_name, user_id=key.user_id, session_id=key.session_id)
+        return len(old)
+
+    async def export_session(
+        self, *, app_name: str, user_id: str, session_id: str
+    ) -> AsyncIterator[str]:
+        """Yield the session, as it is now, as lines of JSON; see `session.portable`.
+
+        An async generator: close it if you leave it early.
+
+        Raises:
+            SessionNotFoundError: there is no such session.
+        """
+        session = await self.get(app_name=app_name, user_id=user_id, session_id=session_id)
+        if session is None:
+            raise SessionNotFoundError(SessionKey(app_name, user_id, session_id))
+        for line in session_lines(session):
+            yield line
+
+    async def import_session(self, lines: Iterable[str] | AsyncIterable[str]) -> SessionKey:
+        """Keep the session that was exported as ``lines``; return its name. See `restore`.
+
+        All or nothing: lines that hold no whole session change nothing.
+
+        Raises:
+            SessionFormatError: the lines are no exported session.
+            SessionExistsError: there is a session of this name.
+        """
+        session = read_lines(await gather_lines(lines))
+        await self.restore(session)
+        return session.key
+
+    async def restore(self, session: Session) -> None:
+        """Keep ``session``, which some service has read whole, with its numbers and times.
+
+        Its own state becomes what it was. Of the ``app:`` and ``user:`` state only keys that
+        have no value here are set: other sessions use them, and have gone on.
+
+        Raises:
+            SessionExistsError: there is a session of this name.
+            ValueError: the log is not whole.
+            NotImplementedError: this service cannot.
+        """
+        raise NotImplementedError
+
+
+async def gather_lines(lines: Iterable[str] | AsyncIterable[str]) -> list[str]:
+    """Return what can be iterated in either way as a list."""
+    if isinstance(lines, AsyncIterable):
+        return [line async for line in lines]
+    return list(lines)
+
+
+def check_page(app_name: str, after: SessionKey | None, limit: int) -> None:
+    """Refuse what no page can follow. For implementers."""
+    if after is not None and after.app_name != app_name:
+        message = f"after is {after}, a session of another application than {app_name!r}"
+        raise ValueError(message)
+    if type(limit) is not int or limit < 1:
+        message = f"limit is a whole number from 1 on, not {limit!r}"
+        raise ValueError(message)
+
+
+def check_whole(session: Session) -> None:
+    """Refuse a session that was read with a window. For implementers of `SessionService.restore`.
+
+    Raises:
+        ValueError: the log does not run from 1 to its last number.
+    """
+    numbers = [event.seq for event in session.events]
+    if numbers != [*range(1, session.last_seq + 1)]:
+        message = (
+            f"the log of session {session.key} is not whole: it ends at {session.last_seq} and "
+            f"{len(numbers)} events are here. Read it without a window"
+        )
+        raise ValueError(message)
 
 
 def check_batch(events: Sequence[Event]) -> None:

@@ -28,6 +28,12 @@ TINY: Final = Sizes(
     schedules=4,
     hosts=((2, 3),),
     starts=2,
+    durable=((2, 3),),
+    durable_postgres=False,
+    raw_commits=3,
+    durable_history=(0, 5),
+    durable_state=(3,),
+    durable_appends=2,
 )
 
 # Starts processes, which takes a while: left to a test of its own.

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final, TypeAlias
 
-from session.conformance import _appends, _sessions, _state
+from session.conformance import _appends, _moving, _sessions, _state
 from session.conformance._artifacts import (
     ARTIFACT_CHECKS,
     ArtifactCheck,
@@ -41,8 +41,13 @@ __all__ = [
     "check_session_service",
 ]
 
-CHECKS: Final[tuple[Check, ...]] = (*_sessions.CHECKS, *_appends.CHECKS, *_state.CHECKS)
-"""Every check: of the sessions themselves, of appending, of the state."""
+CHECKS: Final[tuple[Check, ...]] = (
+    *_sessions.CHECKS,
+    *_appends.CHECKS,
+    *_state.CHECKS,
+    *_moving.CHECKS,
+)
+"""Every check: of the sessions themselves, of appending, of the state, of moving sessions."""
 
 ServiceFactory: TypeAlias = Callable[
     [], SessionService | AbstractAsyncContextManager[SessionService]

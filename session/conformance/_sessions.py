@@ -214,6 +214,11 @@ async def odd_names_name_different_sessions(service: SessionService) -> None:
         "a;b",
         "--",
         "$1",
+        "a\x00",
+        "a\x00b",
+        "a\x01",
+        "a\x01\x01",
+        "a\x01\x02",
     ]
     keys = [
         key
@@ -266,6 +271,10 @@ async def odd_state_keys_are_different_keys(service: SessionService) -> None:
         "🙂",
         "n" * 300,
         "__class__",
+        "\x00",
+        "\x01",
+        "\x01\x01",
+        "user:\x00",
     ]
     state = {name: name for name in names}
     await create(service)

@@ -615,7 +615,65 @@ class IgnoresTheCaseOfKeys(Broken):
         return session
 
 
+class PagesByOffset(Broken):
+    """Takes the number of sessions up to the key for the place to go on at."""
+
+    async def list_page(self, *, after: SessionKey | None = None, **rest: Any) -> list[SessionInfo]:
+        if after is not None and after not in self._sessions:
+            after = None
+        return await super().list_page(after=after, **rest)
+
+
+class PagesAreAlwaysTheFirst(Broken):
+    async def list_page(self, *, after: SessionKey | None = None, **rest: Any) -> list[SessionInfo]:
+        return await super().list_page(**rest)
+
+
+class PagesIgnoreTheUser(Broken):
+    async def list_page(self, *, user_id: str | None = None, **rest: Any) -> list[SessionInfo]:
+        return await super().list_page(**rest)
+
+
+class DeletesAtTheEdge(Broken):
+    async def delete_before(self, *, time: float, **rest: Any) -> int:
+        return await super().delete_before(time=time + 1e-6, **rest)
+
+
+class DeletesOldSessionsOfAnybody(Broken):
+    async def delete_before(self, *, app_name: str, time: float, user_id: str | None = None) -> int:
+        return await super().delete_before(app_name=app_name, time=time)
+
+
+class RestoresTheEventsAlone(Broken):
+    async def restore(self, session: Session) -> None:
+        await super().restore(
+            Session(session.key, session.events, {}, session.last_seq, session.last_update_time)
+        )
+
+
+class RestoresOver(Broken):
+    async def restore(self, session: Session) -> None:
+        self._sessions.pop(session.key, None)
+        await super().restore(session)
+
+
+class RestoresSharedState(Broken):
+    async def restore(self, session: Session) -> None:
+        await super().restore(session)
+        self._write(session.key, self._sessions[session.key], session.state)
+
+
+class RestoresParts(Broken):
+    async def restore(self, session: Session) -> None:
+        last = len(session.events)
+        await super().restore(Session(session.key, session.events, session.state, last))
+
+
 KNOWN_BAD: dict[str, list[type[Broken]]] = {
+    "pages_are_the_listing_in_pieces": [PagesByOffset, PagesAreAlwaysTheFirst, PagesIgnoreTheUser],
+    "old_sessions_are_deleted_and_no_others": [DeletesAtTheEdge, DeletesOldSessionsOfAnybody],
+    "an_exported_session_can_be_restored": [RestoresTheEventsAlone, RestoresOver],
+    "restoring_leaves_shared_state_alone": [RestoresOver, RestoresSharedState, RestoresParts],
     "a_new_session_is_empty_but_for_its_state": [ForgetsInitialState],
     "create_chooses_an_id_that_is_new": [ReusesIds, SharesOneIdQuietly],
     "create_overwrites_nothing": [Overwrites],

@@ -1,0 +1,1 @@
+"""One module for each migration. What was released is never changed again."""

@@ -1,0 +1,136 @@
+"""What the writer says to the database, compiled once.
+
+SQLAlchemy writes the SQL; the writer gives it to the driver itself, because an append is made of a
+few statements and is done ten thousand times a second.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import attrs
+from sqlalchemy import Engine, Text, bindparam, delete, literal_column, select, update
+from sqlalchemy.sql import ClauseElement
+
+from session.database.schema import Schema
+
+__all__ = ["AT_ONCE", "Statement", "Statements"]
+
+AT_ONCE: Final = 100
+"""How many old sessions are deleted in one transaction: appends wait meanwhile."""
+
+
+@attrs.frozen
+class Statement:
+    """SQL for the driver itself, compiled once: ``names`` are its parameters, in order."""
+
+    text: str
+    names: tuple[str, ...]
+
+    def values(self, **values: Any) -> tuple[Any, ...]:
+        """Return the parameters in the order the driver wants them in."""
+        return tuple(values[name] for name in self.names)
+
+
+@attrs.frozen
+class Statements:
+    """What the writer says, in the words of one database.
+
+    Rows to insert are tuples in the order of their table's columns.
+    """
+
+    advance: Statement
+    find: Statement
+    create: Statement
+    delete: Statement
+    bodies: Statement
+    stale: Statement
+    app_keys: Statement
+    user_keys: Statement
+    add_event: Statement
+    set_session_state: Statement
+    set_user_state: Statement
+    set_app_state: Statement
+
+    @classmethod
+    def of(cls, schema: Schema, engine: Engine, insert: Any) -> Statements:
+        """Compile them for an engine; ``insert`` is that of its dialect, with ON CONFLICT."""
+        session, event = schema.session, schema.event
+        name = (
+            (session.c.app_name == bindparam("app"))
+            & (session.c.user_id == bindparam("user"))
+            & (session.c.session_id == bindparam("session"))
+        )
+
+        def compiled(clause: ClauseElement) -> Statement:
+            done: Any = clause.compile(dialect=engine.dialect)
+            return Statement(str(done), tuple(done.positiontup or ()))
+
+        def upsert(table: Any) -> Statement:
+            made = insert(table)
+            return compiled(
+                made.on_conflict_do_update(
+                    index_elements=list(table.primary_key.columns),
+                    set_={"value": made.excluded.value},
+                )
+            )
+
+        new = insert(session).values(
+            app_name=bindparam("app"),
+            user_id=bindparam("user"),
+            session_id=bindparam("session"),
+            created_at=bindparam("created"),
+            last_update_time=bindparam("time"),
+            last_seq=bindparam("seq"),
+        )
+        user = bindparam("user", type_=Text())
+        stale = select(session.c.id).where(
+            session.c.app_name == bindparam("app"),
+            session.c.last_update_time < bindparam("time"),
+            user.is_(None) | (session.c.user_id == user),
+        )
+        # Written out: SQLAlchemy would make parameters of them, under names of its own.
+        few = stale.limit(literal_column(str(AT_ONCE))).offset(literal_column("0"))
+        return cls(
+            advance=compiled(
+                update(session)
+                .where(name, session.c.last_seq == bindparam("expected"))
+                .values(last_seq=bindparam("seq"), last_update_time=bindparam("time"))
+                .returning(session.c.id)
+            ),
+            find=compiled(
+                select(session.c.id, session.c.last_seq, session.c.created_at).where(name)
+            ),
+            create=compiled(new.on_conflict_do_nothing().returning(session.c.id)),
+            delete=compiled(delete(session).where(name).returning(session.c.id)),
+            bodies=compiled(
+                select(event.c.seq, event.c.body)
+                .where(
+                    event.c.session == bindparam("id"),
+                    event.c.seq > bindparam("after"),
+                    event.c.seq <= bindparam("upto"),
+                )
+                .order_by(event.c.seq)
+            ),
+            stale=compiled(
+                delete(session)
+                # Both: what was updated meanwhile, PostgreSQL looks at again, out here only.
+                .where(session.c.id.in_(few), session.c.last_update_time < bindparam("time"))
+                .returning(session.c.id)
+            ),
+            app_keys=compiled(
+                select(schema.app_state.c.key, schema.app_state.c.value).where(
+                    schema.app_state.c.app_name == bindparam("app")
+                )
+            ),
+            user_keys=compiled(
+                select(schema.user_state.c.key, schema.user_state.c.value).where(
+                    schema.user_state.c.app_name == bindparam("app"),
+                    schema.user_state.c.user_id == bindparam("user"),
+                )
+            ),
+            add_event=compiled(insert(event)),
+            set_session_state=upsert(schema.session_state),
+            set_user_state=upsert(schema.user_state),
+            set_app_state=upsert(schema.app_state),
+        )
