@@ -80,7 +80,10 @@ def _numbers() -> Callable[[], str]:
 
 
 def _leaves(
-    reading: Reading, delivered: list[Event], run: RunHandle | sync.Run, cancel: Callable[[], object]
+    reading: Reading,
+    delivered: list[Event],
+    run: RunHandle | sync.Run,
+    cancel: Callable[[], object],
 ) -> bool:
     """Do what the reader does after an event; say whether it breaks off."""
     if len(delivered) != reading.at:
