@@ -24,8 +24,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Protocol, cast
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol, cast
 
 import trio
 from trio.lowlevel import ParkingLot, checkpoint_if_cancelled, enable_ki_protection
@@ -194,16 +194,13 @@ class Stream:
         """Whether nothing can be recorded but in `refill`."""
         return self._append_nowait is None
 
-    async def wait(self) -> None:
+    def wait(self) -> Coroutine[Any, Any, None]:
         """Wait until `next_nowait` may have something to hand out; `refill` only if it must.
 
         So nothing is recorded for a reader that does not come back for it. Cancelled while it
         waits, it loses nothing.
         """
-        if self.blocks or self.closed:
-            await self.refill()
-        else:
-            await self._wait()
+        return self.refill() if self.blocks or self.closed else self._wait()
 
     async def refill(self) -> None:
         """Wait for something to be queued, drain it, and record it.

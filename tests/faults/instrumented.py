@@ -24,7 +24,8 @@ import attrs
 __all__ = ["Fault", "Faults", "Site", "instrumented"]
 
 _PACKAGES = ("parallel_agent", "session")
-_LEFT_ALONE = "session.conformance"  # no part of a run
+# No part of a run: checks, and what a contract does for services that do not do it themselves.
+_LEFT_ALONE = ("session.conformance", "session.service", "session.portable")
 _NEVER_RETURNS = "suspend"  # `parallel_agent.drive.suspend`: it raises, whatever happens
 
 
