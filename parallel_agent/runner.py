@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from random import Random
-from typing import Any, TypedDict
+from typing import Any, TypedDict, Unpack
 from uuid import uuid4
 
 import attrs
@@ -28,7 +28,7 @@ from session.memory import InMemoryMemoryService, MemoryService
 from session.service import SessionService
 from session.state import Reducer
 
-__all__ = ["OpenOptions", "Runner", "RunnerOptions"]
+__all__ = ["HostRunner", "OpenOptions", "Runner", "RunnerOptions"]
 
 
 class RunnerOptions(TypedDict, total=False):
@@ -238,6 +238,29 @@ class Runner:
 
     def __repr__(self) -> str:
         return f"<Runner {self.app_name}: {self.tree!r}>"
+
+
+class HostRunner:
+    """What the runners of other hosts are: a `Runner`, whose runs they open in their own way."""
+
+    def __init__(self, tree: Agent, **options: Unpack[RunnerOptions]) -> None:
+        """Take the arguments of `Runner`."""
+        self._runner = Runner(tree, **options)
+
+    @property
+    def tree(self) -> Agent:
+        """The root agent."""
+        return self._runner.tree
+
+    @property
+    def app_name(self) -> str:
+        """The application its sessions belong to."""
+        return self._runner.app_name
+
+    @property
+    def session_service(self) -> SessionService:
+        """Where its sessions are kept. Its methods are trio's: ``trio.run``, or `aio.from_trio`."""
+        return self._runner.session_service
 
 
 def _check_output_keys(tree: Agent, schema: StateSchema) -> None:

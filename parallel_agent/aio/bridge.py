@@ -43,7 +43,6 @@ async def from_asyncio(
 
         page = await from_asyncio(client.get, url)
 
-
     It runs in an asyncio task of its own, with a copy of the caller's context variables.
     Cancelled, this cancels that task and waits until it has ended; if it returns something
     nevertheless, that is returned.
@@ -71,7 +70,6 @@ async def from_trio(
     ::
 
         session = await from_trio(service.get, app_name=app, user_id=user, session_id=session)
-
 
     Services of sessions, artifacts and memory are trio's, and so is a context: an asyncio function
     that works for an agent calls ``await from_trio(ctx.emit, event)``.

@@ -271,7 +271,7 @@ class Guest(Link):
             return interrupt
         return HostError("the trio side of this asyncio loop was shut down meanwhile")
 
-    # What trio calls.
+    # For the guests of loops that end without ending them.
 
     @property
     def is_of_this_thread(self) -> bool:

@@ -17,7 +17,6 @@ from typing import Literal, Unpack, cast, final
 
 import trio
 
-from parallel_agent.agent import Agent
 from parallel_agent.aio.bridge import from_trio
 from parallel_agent.aio.guest import IN_TRIO, Guest
 from parallel_agent.aio.link import settled
@@ -27,11 +26,9 @@ from parallel_agent.handle import RunBlock, RunHandle, core_of
 from parallel_agent.result import Result
 from parallel_agent.run import OpenRun as TrioOpenRun
 from parallel_agent.run import Run as TrioRun
-from parallel_agent.runner import OpenOptions, RunnerOptions
-from parallel_agent.runner import Runner as TrioRunner
+from parallel_agent.runner import HostRunner, OpenOptions
 from session.content import Content
 from session.event import Event
-from session.service import SessionService
 
 __all__ = ["OpenRun", "Run", "Runner"]
 
@@ -118,7 +115,7 @@ class OpenRun(RunBlock):
 
 
 @final
-class Runner:
+class Runner(HostRunner):
     """Runs a tree of agents in asyncio, as often and as often at once as wanted.
 
     Takes the arguments of `parallel_agent.Runner`, and behaves as it does. What agents and
@@ -127,25 +124,6 @@ class Runner:
 
     Raises: as `parallel_agent.Runner`.
     """
-
-    def __init__(self, tree: Agent, **options: Unpack[RunnerOptions]) -> None:
-        """See the class."""
-        self._runner = TrioRunner(tree, **options)
-
-    @property
-    def tree(self) -> Agent:
-        """The root agent."""
-        return self._runner.tree
-
-    @property
-    def app_name(self) -> str:
-        """The application its sessions belong to."""
-        return self._runner.app_name
-
-    @property
-    def session_service(self) -> SessionService:
-        """Where its sessions are kept. Its methods are trio's: call them by `from_trio`."""
-        return self._runner.session_service
 
     def open(self, message: str | Content | None = None, **options: Unpack[OpenOptions]) -> OpenRun:
         """Return a block that runs the tree; inside it, the run is an async iterator of events.

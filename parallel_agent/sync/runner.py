@@ -26,14 +26,12 @@ from parallel_agent.agent import Agent
 from parallel_agent.errors import ReadError
 from parallel_agent.result import Result
 from parallel_agent.run import OpenRun as TrioOpenRun
-from parallel_agent.runner import OpenOptions, RunnerOptions
-from parallel_agent.runner import Runner as TrioRunner
+from parallel_agent.runner import HostRunner, OpenOptions, RunnerOptions
 from parallel_agent.sync.interrupts import INTERRUPTS, uninterrupted
 from parallel_agent.sync.run import Run
 from parallel_agent.sync.served import Served
 from parallel_agent.sync.thread import TrioThread
 from session.content import Content
-from session.service import SessionService
 
 __all__ = ["OpenRun", "Runner", "SyncOptions", "open_sync", "run_sync"]
 
@@ -100,7 +98,7 @@ class OpenRun:
 
 
 @final
-class Runner:
+class Runner(HostRunner):
     """Runs a tree of agents from plain Python, as often and as often at once as wanted.
 
     Takes the arguments of `parallel_agent.Runner`, and behaves as it does. It serves scripts,
@@ -109,25 +107,6 @@ class Runner:
 
     Raises: as `parallel_agent.Runner`.
     """
-
-    def __init__(self, tree: Agent, **options: Unpack[RunnerOptions]) -> None:
-        """See the class."""
-        self._runner = TrioRunner(tree, **options)
-
-    @property
-    def tree(self) -> Agent:
-        """The root agent."""
-        return self._runner.tree
-
-    @property
-    def app_name(self) -> str:
-        """The application its sessions belong to."""
-        return self._runner.app_name
-
-    @property
-    def session_service(self) -> SessionService:
-        """Where its sessions are kept. Its methods are trio's: ``trio.run`` calls them."""
-        return self._runner.session_service
 
     def open(self, message: str | Content | None = None, **options: Unpack[OpenOptions]) -> OpenRun:
         """Return a block that runs the tree; inside it, the run is an iterator of events.
