@@ -74,7 +74,7 @@ def test_none_is_lost(explore):
         ]
     )
     shown = result.stdout.str()
-    assert shown.count("schedule: ['p/b']") == 1
+    assert shown.count("E       schedule: ['p/b']") == 1
     assert "def _demand" not in shown
     assert "explore_schedules(" not in shown
 
