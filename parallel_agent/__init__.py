@@ -32,6 +32,7 @@ from parallel_agent.errors import (  # noqa: E402
     AgentFunctionError,
     AgentTimeoutError,
     BranchCancelledError,
+    EffectUnknownError,
     EmitError,
     EscapedCancellationError,
     FanOutError,
@@ -39,9 +40,12 @@ from parallel_agent.errors import (  # noqa: E402
     InputError,
     MessageRefusedError,
     MessageTypeError,
+    NothingToResumeError,
     PluginError,
     QuorumError,
     ReadError,
+    RecordedFailureError,
+    ReplayMismatchError,
     RequestError,
     ResponseRefusedError,
     RunEndedError,
@@ -49,6 +53,7 @@ from parallel_agent.errors import (  # noqa: E402
     StateError,
     StreamClosedError,
     TransferError,
+    TreeChangedError,
     TreeError,
     UncancellableAgentError,
     UsageError,
@@ -67,6 +72,7 @@ from parallel_agent.run import Run  # noqa: E402
 from parallel_agent.runner import Runner  # noqa: E402
 from parallel_agent.schema import Schema, SchemaError, SchemaTypeError  # noqa: E402
 from parallel_agent.state_schema import StateKey  # noqa: E402
+from parallel_agent.stored_context import Answered  # noqa: E402
 from parallel_agent.tap import ChildEvents  # noqa: E402
 from parallel_agent.workflow.loop import LoopAgent  # noqa: E402
 from parallel_agent.workflow.parallel import ParallelAgent  # noqa: E402
@@ -90,6 +96,7 @@ __all__ = [
     "AgentError",
     "AgentFunctionError",
     "AgentTimeoutError",
+    "Answered",
     "Artifact",
     "ArtifactService",
     "Barrier",
@@ -98,6 +105,7 @@ __all__ = [
     "ChildEvents",
     "Content",
     "DropEvent",
+    "EffectUnknownError",
     "EmitError",
     "Escalate",
     "EscapedCancellationError",
@@ -128,6 +136,7 @@ __all__ = [
     "MemoryService",
     "MessageRefusedError",
     "MessageTypeError",
+    "NothingToResumeError",
     "Outcome",
     "ParallelAgent",
     "PendingRequest",
@@ -136,6 +145,8 @@ __all__ = [
     "Quorum",
     "QuorumError",
     "ReadError",
+    "RecordedFailureError",
+    "ReplayMismatchError",
     "RequestError",
     "ResponseRefusedError",
     "Result",
@@ -159,6 +170,7 @@ __all__ = [
     "Tally",
     "Text",
     "TransferError",
+    "TreeChangedError",
     "TreeError",
     "UncancellableAgentError",
     "UnstorableError",

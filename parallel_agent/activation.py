@@ -11,7 +11,7 @@ next event. Errors: see `InvocationContext.emit`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 from trio.lowlevel import checkpoint, current_task, enable_ki_protection, wait_task_rescheduled
@@ -28,8 +28,8 @@ from parallel_agent.items import as_event
 from parallel_agent.lane import FREE, IN_FLIGHT, QUEUED, UNPLACED, Lane, sealed_message
 from parallel_agent.lifecycle import Status, Step, advance
 from parallel_agent.limiter import Entrance, Slots
+from parallel_agent.outputs import KeepsOutput
 from parallel_agent.overlay import State
-from parallel_agent.schema import SchemaError
 from parallel_agent.transfer import find_target
 from session.content import Content
 from session.event import Event, stamp_origin
@@ -37,6 +37,7 @@ from session.event import Event, stamp_origin
 if TYPE_CHECKING:
     # For annotations only: an activation asks its agent for a name and a few options.
     from parallel_agent.agent import Agent
+    from parallel_agent.crew import Crew
     from parallel_agent.tap import Tap
 
 __all__ = ["NO_INPUT", "Activation"]
@@ -47,12 +48,13 @@ NO_INPUT: Final[Any] = object()
 _RUNNING = Status.RUNNING  # an enum's members are slow to look up, and this one is, for every event
 
 
-class Activation:
+class Activation(KeepsOutput):
     """One run of one agent. Made by its parent's fan-out or sequence, moved by its own task.
 
     Attributes:
         agent: the definition; never changed.
         place: who and where; the origin of all its events.
+        begun: its place at its start: that of its first attempt.
         parent: the activation that started it.
         lane: its branch's way into the stream.
         scope: cancels this activation and everything below it.
@@ -70,7 +72,11 @@ class Activation:
         catches_escalate: it is a loop.
         escalated: an escalating event below it has been handed out.
         on_escalate: ends its siblings; set by a fan-out that acts on its direct children.
-        input: what it was given to work on, a JSON value; None if nothing was (`has_input`).
+        passed_escalation: ``"own"`` if an event of its own has escalated, ``"below"`` if one
+            has passed through it; None if none has.
+        crew: the fan-out whose branch it is; None if it runs in place.
+        input: what it was given to work on, a JSON value; None if nothing was (`has_input`);
+            its own, and not what its parent works on, if ``own_input``.
         entrance: what it has to pass before it starts, if there is something.
         tap: what its events pass on their way to the stream, if somebody reads them before.
         transfers: how many handed over to each other on the line from the root to here.
@@ -78,19 +84,18 @@ class Activation:
         idle: the nearest watch, here or above, over the time between events.
         suspended: it waits for a person, and the run is to end without the answer.
         was_started: it got as far as to run.
+        was_over: it had ended before the run was resumed, and is not run again.
     """
 
     __slots__ = (
-        "_has_output",
-        "_output_key",
         "_taps",
-        "_transfer_to",
-        "_written_output",
         "agent",
         "barren",
+        "begun",
         "catches_escalate",
         "children",
         "combined",
+        "crew",
         "duration",
         "entrance",
         "error",
@@ -103,9 +108,10 @@ class Activation:
         "lane",
         "numbers",
         "on_escalate",
-        "output",
         "own",
+        "own_input",
         "parent",
+        "passed_escalation",
         "place",
         "reached",
         "scope",
@@ -116,6 +122,7 @@ class Activation:
         "suspended",
         "tap",
         "transfers",
+        "was_over",
         "was_started",
     )
 
@@ -131,8 +138,9 @@ class Activation:
         input: Any = NO_INPUT,
     ) -> None:
         """Make a pending activation; it does nothing until it is driven."""
+        super().__init__(agent)
         self.agent = agent
-        self.place = place
+        self.place = self.begun = place
         self.invocation = invocation
         self.lane = lane
         self.parent = parent
@@ -147,32 +155,31 @@ class Activation:
             self.idle = parent.idle
             # A workflow's input is for the agents in it.
             self.input = parent.input if input is NO_INPUT else input
+        self.own_input: bool = input is not NO_INPUT
         self.has_input: bool = input is not NO_INPUT or (parent is not None and parent.has_input)
         self.entrance: Entrance | None = None
         self.transfers: int = 0 if parent is None else parent.transfers
         self.tap: Tap | None = None if parent is None else parent.tap
         self._taps: tuple[Tap, ...] = ()
-        self._transfer_to: Agent | None = None
         self.status = Status.PENDING
         self.error: BaseException | None = None
         self.own = self.reached = False
         self.source: Activation | None = None
         self.combined: tuple[BaseException, bool] | None = None
-        self.output: Any = None
-        self._written_output: Any = None
         self.children: set[Activation] | None = None
         self.numbers: dict[str, int] | None = None
         self.barren = False
         self.catches_escalate = False
         self.escalated = False
+        self.passed_escalation: str | None = None
+        self.crew: Crew | None = None
         self.given_up: BaseException | None = None
         self.suspended = False
         self.was_started = False
+        self.was_over = False
         self.duration = 0.0
         self.slots = Slots(invocation.limiters(agent.limiter))
         self.slots.idle = self.idle
-        self._has_output = False
-        self._output_key = agent.output_key
         if invocation.steering is not None:
             invocation.steering.adopt(self)
 
@@ -227,6 +234,26 @@ class Activation:
             self.numbers = {}
         number = self.numbers[name] = self.numbers.get(name, 0) + 1
         return number
+
+    def escalate(self) -> None:
+        """Act on an escalating event of its own: end its siblings, tell the nearest loop."""
+        if self.on_escalate is not None:
+            self.on_escalate(self)
+        self.passed_escalation = "own"
+        self.pass_escalation()
+
+    def pass_escalation(self) -> None:
+        """Tell the nearest loop above that something has escalated."""
+        above = self.parent
+        while above is not None and not above.catches_escalate:
+            above.passed_escalation = above.passed_escalation or "below"
+            above = above.parent
+        if above is not None:
+            above.escalated = True
+
+    def whom_it_ends(self) -> list[Activation]:
+        """Return the siblings that an escalating event of its own ends."""
+        return [] if self.crew is None else self.crew.others(self)
 
     def watch(self, idle: IdleWatch | None) -> None:
         """Let ``idle`` be the nearest watch."""
@@ -416,26 +443,6 @@ class Activation:
         )
         raise ActivationEndedError(message)
 
-    # Its output.
-
-    @property
-    def has_output(self) -> bool:
-        """Whether an event has given an output of its own, which a text does not replace."""
-        return self._has_output
-
-    def _output_after(self, event: Event) -> Any:
-        """Return what the output is once ``event`` is recorded."""
-        if event.output is not None:
-            return event.output
-        if not self._has_output and event.is_final and event.text:
-            return event.text
-        return self.output
-
-    def forget_output(self) -> None:
-        """Be without output again, and hand over to nobody: the attempt has failed."""
-        self.output = self._written_output = self._transfer_to = None
-        self._has_output = False
-
     def take_transfer(self) -> Agent | None:
         """Return, once, the agent that is to go on in place of this one."""
         target, self._transfer_to = self._transfer_to, None
@@ -447,54 +454,6 @@ class Activation:
         shared.check(event.delta)
         if event.output is not None and self._output_key is not None:
             self._check_output(event.output)
-
-    def _check_output(self, output: Any) -> None:
-        key = cast("str", self._output_key)
-        try:
-            self.invocation.shared.check({key: output})
-        except SchemaError as error:
-            problems = [
-                (path, f"{why} (the output of agent {self.agent.name!r}, whose output_key it is)")
-                for path, why in error.problems
-            ]
-            raise SchemaError(problems, error.count) from None
-
-    def _note_output(self, event: Event) -> None:
-        if event.partial:
-            return
-        if event.transfer_to_agent is not None:
-            self._transfer_to = find_target(self, event.transfer_to_agent)
-        if event.output is not None:
-            self.output = event.output
-            self._has_output = True
-        elif not self._has_output:
-            self.output = event.final_text or self.output
-
-    def _write_output(self, output: Any) -> None:
-        if self._output_key in self.invocation.shared.reducers:
-            return  # contributed once, at the end
-        if output is not None and output is not self._written_output:
-            try:
-                self.state[cast("str", self._output_key)] = output
-            except SchemaError:
-                # Text on the way to an output that fits, perhaps; `store_output` has the last word.
-                return
-            self._written_output = output
-
-    def store_output(self) -> None:
-        """Write the final output under the agent's ``output_key``, if that has not happened yet.
-
-        A leaf's output was written with the event it came from. A key with a reducer gets one
-        contribution per activation, here.
-        """
-        key = self._output_key
-        if key is None or self.output is None:
-            return
-        if key in self.invocation.shared.reducers:
-            self.state.contribute(key, self.output)
-        else:
-            self._check_output(self.output)
-            self._write_output(self.output)
 
     def __repr__(self) -> str:
         return f"<Activation {self.place.path}: {self.status}>"

@@ -214,6 +214,11 @@ class Agent:
         return self._options.get("limiter")
 
     @property
+    def shape(self) -> str:
+        """What it is, in words: what must not change while a run of it is to be resumed."""
+        return type(self).__name__
+
+    @property
     def has_attempts(self) -> bool:
         """Whether it is tried again, or within some time; known once, not asked at every start."""
         return self._has_attempts

@@ -15,13 +15,20 @@ import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
 from parallel_agent.activation import Activation
-from parallel_agent.errors import AgentTimeoutError, RunEndedError, holds, note_clean_up
+from parallel_agent.errors import (
+    AgentTimeoutError,
+    RunEndedError,
+)
 from parallel_agent.invocation import IdleWatch
 from parallel_agent.judge import (
     after_cancellation,
     cancelled_here,
     escaped,
     split_cancellation,
+)
+from parallel_agent.notes import (
+    holds,
+    note_clean_up,
 )
 from parallel_agent.overlay import State
 from parallel_agent.perform import perform
@@ -36,11 +43,13 @@ async def perform_attempts(activation: Activation) -> None:
     """Run the agent, again and again if its options say so."""
     retry = activation.agent.retry
     if retry is None:
+        if activation.invocation.replay is not None:
+            activation.invocation.replay.begin_attempt(activation)
         failure = await _attempt(activation)
         if failure is not None:
             raise failure
         return
-    for number in range(1, retry.max_attempts + 1):
+    for number in range(1 + _failed_before(activation), retry.max_attempts + 1):
         below = _begin(activation)
         succeeded = False
         try:
@@ -56,16 +65,31 @@ async def perform_attempts(activation: Activation) -> None:
             raise failure
         put_back(activation)
         activation.place.void = True
+        if activation.invocation.journal is not None:
+            activation.invocation.journal.attempt_failed(activation, failure)
         await _pause(activation, retry.delay(number, activation.invocation.random))
         activation.place = activation.place.again()
         activation.source = activation.error = activation.numbers = None
         activation.escalated = False
 
 
+def _failed_before(activation: Activation) -> int:
+    """Return how many attempts failed before the run was resumed; go on with the next."""
+    replay = activation.invocation.replay
+    failed: int = 0 if replay is None else replay.failed_attempts(activation)
+    for _ in range(failed):
+        activation.place = activation.place.again()
+    return failed
+
+
 def _begin(activation: Activation) -> State:
     """Give what an attempt writes a layer of its own; return the state below it."""
     below = activation.state
-    activation.state = below.under(Layer(activation.invocation.shared, below.layer))
+    activation.state = below.under(
+        Layer(activation.invocation.shared, below.layer, activation.place)
+    )
+    if activation.invocation.replay is not None:
+        activation.invocation.replay.begin_attempt(activation)
     return below
 
 

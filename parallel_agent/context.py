@@ -13,16 +13,12 @@ from parallel_agent.errors import FanOutError, TreeError
 from parallel_agent.history import visible_events
 from parallel_agent.inputs import checked_input, checked_items, given_input
 from parallel_agent.invocation import RunConfig
-from parallel_agent.lifecycle import Status
 from parallel_agent.overlay import State
 from parallel_agent.post import receive, send
 from parallel_agent.questions import NO_DEFAULT, request_input
-from session.actions import EventActions
-from session.artifact import Artifact
-from session.content import Content, Part
+from parallel_agent.stored_context import StoredContext
+from session.content import Content
 from session.event import Event
-from session.memory import DEFAULT_LIMIT, MemoryEntry
-from session.session import SessionKey
 
 if TYPE_CHECKING:
     # For annotations only: agents take contexts, so they stand above.
@@ -35,17 +31,13 @@ __all__ = ["InvocationContext", "activation_of", "find_outcomes"]
 T = TypeVar("T")
 
 
-class InvocationContext:
+class InvocationContext(StoredContext):
     """What an agent knows and can do during one activation.
 
     Only for the activation it was made for: it must not be used after the agent has ended.
     """
 
-    __slots__ = ("_activation",)
-
-    def __init__(self, activation: Activation) -> None:
-        """Made by the runtime."""
-        self._activation = activation
+    __slots__ = ()
 
     @property
     def agent(self) -> Agent:
@@ -66,11 +58,6 @@ class InvocationContext:
     def path(self) -> str:
         """This activation's path from the root of the tree, slashed; unique in the run."""
         return self._activation.place.path
-
-    @property
-    def session_key(self) -> SessionKey:
-        """Application, user and id of the session."""
-        return self._activation.invocation.key
 
     @property
     def run_config(self) -> RunConfig:
@@ -142,67 +129,6 @@ class InvocationContext:
         """
         self._note("schedule")
         await checkpoint()
-
-    # What is kept beside the session.
-
-    async def save_artifact(self, name: str, artifact: Part | str | bytes) -> int:
-        """Keep ``artifact`` under ``name``, and return its new version: 0, 1, 2, ...
-
-        Text, bytes, or a part that holds one. Names beginning with ``user:`` are seen by all
-        sessions of the user. When it is kept, an event of this agent records the version; a
-        cancellation in between leaves the artifact and no event.
-
-        Raises:
-            ArtifactNameError: the name climbs out of its place, or is none.
-            ArtifactTypeError: ``artifact`` is neither text nor bytes.
-        """
-        activation = self._running()
-        await checkpoint()
-        version = await activation.invocation.artifacts.save(self.session_key, name, artifact)
-        await activation.emit(Event(actions=EventActions(artifact_delta={name: version})))
-        return version
-
-    async def load_artifact(self, name: str, *, version: int | None = None) -> Artifact | None:
-        """Return what was kept under ``name``, if anything: that version, or the newest.
-
-        Raises:
-            ArtifactNameError: the name climbs out of its place, or is none.
-        """
-        await checkpoint()
-        return await self._running().invocation.artifacts.load(
-            self.session_key, name, version=version
-        )
-
-    async def list_artifacts(self) -> list[str]:
-        """Return the names under which something is kept, for the session or the user, sorted."""
-        await checkpoint()
-        return await self._running().invocation.artifacts.list_names(self.session_key)
-
-    async def search_memory(self, query: str, *, limit: int = DEFAULT_LIMIT) -> list[MemoryEntry]:
-        """Return what earlier sessions of the user said about ``query``, the best match first."""
-        await checkpoint()
-        key = self.session_key
-        return await self._running().invocation.memory.search(
-            app_name=key.app_name, user_id=key.user_id, query=query, limit=limit
-        )
-
-    async def add_session_to_memory(self) -> None:
-        """Let later sessions of the user remember this one, as recorded by now."""
-        activation = self._running()
-        await activation.flush()
-        await checkpoint()
-        await activation.invocation.memory.add_session(activation.invocation.stream.session)
-
-    def _note(self, what: str) -> None:
-        steering = self._activation.invocation.steering
-        if steering is not None:
-            steering.note(self._activation, what)
-
-    def _running(self) -> Activation:
-        activation = self._activation
-        if activation.status is not Status.RUNNING:
-            activation.refuse()
-        return activation
 
     @property
     def input(self) -> Any:

@@ -26,6 +26,10 @@ from parallel_agent.drive import activate, pass_on, suspend
 from parallel_agent.errors import (
     FanOutError,
     RunEndedError,
+)
+from parallel_agent.lane import Lane
+from parallel_agent.lifecycle import Status
+from parallel_agent.notes import (
     describe,
     holds,
     members,
@@ -33,8 +37,6 @@ from parallel_agent.errors import (
     note_origin,
     note_other,
 )
-from parallel_agent.lane import Lane
-from parallel_agent.lifecycle import Status
 from parallel_agent.post import put_back
 from parallel_agent.questions import ask
 from parallel_agent.subtree import cancel_subtree, seal_subtree, stop_starting
@@ -113,7 +115,7 @@ class Crew:
             owner.lane.branch,
             f"{owner.agent.name}.{task.name}",
             forked=invocation.tick(),
-            forked_seq=invocation.stream.session.last_seq,
+            forked_seq=invocation.horizon(),
         )
         self._branches.append(branch)
         place = Place(
@@ -130,7 +132,7 @@ class Crew:
         owner = self.owner
         await owner.flush()
         branch.forked = owner.invocation.tick()
-        branch.forked_seq = owner.invocation.stream.session.last_seq
+        branch.forked_seq = owner.invocation.horizon()
 
     def _adopt(self, agent: Agent, place: Place, lane: Lane, input: Any) -> Activation:
         child = Activation(
@@ -142,6 +144,7 @@ class Crew:
             on_escalate=self._end_others,
             input=input,
         )
+        child.crew = self
         self._live[child] = None
         self.owner.adopt(child)
         if self.closed:
@@ -152,6 +155,7 @@ class Crew:
     async def watch(self, position: int, child: Activation) -> None:
         """Run one branch to its end, and do about it what the barrier says."""
         since: float | None = None
+        invocation = self.owner.invocation
         while True:
             await activate(child)
             outcome = outcome_of(child)
@@ -162,6 +166,10 @@ class Crew:
                 tried = child.place.own_attempt - (not child.was_started)
                 outcome = attrs.evolve(outcome, attempts=tried, duration=now - since)
             verdict = self._verdict(child, outcome)
+            journal = invocation.journal
+            if journal is not None:
+                ends = self._live if verdict is Verdict.CANCEL_REST and not self.closed else ()
+                journal.ended(child, ends=ends)
             self._live.pop(child, None)
             self.owner.release(child)
             if verdict is not Verdict.ASK:
@@ -179,6 +187,11 @@ class Crew:
         child.on_escalate = None
         if verdict is Verdict.CANCEL_REST and not self.closed:
             await self._cancel_rest(child, outcome)
+
+    async def weighed(self, child: Activation) -> None:
+        """Wait until a branch that has ended has been answered for, or a person is being asked."""
+        while child in self._live:
+            await cancel_shielded_checkpoint()
 
     def _verdict(self, child: Activation, outcome: Outcome) -> Verdict:
         if outcome.error is not None and not isinstance(outcome.error, Exception):
@@ -274,16 +287,20 @@ class Crew:
 
     def cancel(self, reason: str, *, but: Activation | None = None) -> list[Activation]:
         """Cancel all branches that have not ended, but for one. Does not wait for them."""
-        others = [
-            child
-            for child in self._live
-            if child is not but and child.status in (Status.PENDING, Status.RUNNING)
-        ]
+        others = self.others(but)
         for child in others:
             cancel_subtree(child, reason)
         for question in self._asking.values():
             question.cancel(reason)
         return others
+
+    def others(self, child: Activation | None) -> list[Activation]:
+        """Return the branches that have not ended, but for one."""
+        return [
+            other
+            for other in self._live
+            if other is not child and other.status in (Status.PENDING, Status.RUNNING)
+        ]
 
     def cancel_one(self, child: Activation, reason: str) -> None:
         """Cancel one branch, or the question what to do about it. Does not wait."""

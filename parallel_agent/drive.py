@@ -26,13 +26,15 @@ from parallel_agent.errors import (
     PluginError,
     RunEndedError,
     StreamClosedError,
+)
+from parallel_agent.judge import cancelled_here, failed_of_itself, judge, split_cancellation
+from parallel_agent.lifecycle import Status, Step, advance
+from parallel_agent.notes import (
     holds,
     note_mix_up,
     note_origin,
     note_plugin,
 )
-from parallel_agent.judge import cancelled_here, failed_of_itself, judge, split_cancellation
-from parallel_agent.lifecycle import Status, Step, advance
 from parallel_agent.perform import perform
 
 __all__ = [
@@ -186,8 +188,28 @@ async def activate(activation: Activation) -> None:
 
 @enable_ki_protection
 async def _activate(activation: Activation) -> None:
+    replay = activation.invocation.replay
+    if replay is not None and replay.settle(activation):
+        return
+    error, corrupted = await _run(activation)
+    activation.stop()
+    step, failure = await judge(activation, error, corrupted=corrupted)
+    if failure is not None:
+        await _note_failure(activation, failure)
+    if activation.invocation.plugins.on_agent_end and activation.status is Status.RUNNING:
+        step = _tell_plugins(activation, step)
+    activation.end(step)
+    journal = activation.invocation.journal
+    # A branch's is noted by its fan-out, together with what that decides.
+    if journal is not None and activation.crew is None:
+        journal.ended(activation)
+
+
+async def _run(activation: Activation) -> tuple[BaseException | None, bool]:
+    """Run one activation; return what it raised, and whether it left its scope in disorder."""
     error: BaseException | None = None
     corrupted = False
+    replay = activation.invocation.replay
     parent = activation.parent
     if parent is not None and parent.barren:
         activation.scope.cancel("a sibling branch has failed")
@@ -203,6 +225,8 @@ async def _activate(activation: Activation) -> None:
                 else:
                     await perform(activation)
                 await activation.flush()
+                if replay is not None:
+                    replay.check_children(activation)
                 # A cancelled activation cannot win a race by returning normally.
                 await checkpoint_if_cancelled()
             except BaseException as exc:  # noqa: BLE001  # sorted out below; nothing is swallowed
@@ -213,13 +237,7 @@ async def _activate(activation: Activation) -> None:
         # Everything the agent raises is caught inside: this is the scope itself, which found
         # another one still open inside it.
         corrupted = True
-    activation.stop()
-    step, failure = await judge(activation, error, corrupted=corrupted)
-    if failure is not None:
-        await _note_failure(activation, failure)
-    if activation.invocation.plugins.on_agent_end and activation.status is Status.RUNNING:
-        step = _tell_plugins(activation, step)
-    activation.end(step)
+    return error, corrupted
 
 
 async def _enter(activation: Activation) -> None:

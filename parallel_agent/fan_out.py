@@ -48,17 +48,20 @@ async def fan_out(
     crew = Crew(owner, barrier, width=len(tasks))
     await owner.flush()
     await checkpoint_if_cancelled()
-    width = len(tasks)
-    workers = width if max_concurrency is None else min(width, max_concurrency)
+    waiting = list(enumerate(tasks))
     owner.slots.step_aside()
     try:
         async with trio.open_nursery() as nursery:
+            if owner.invocation.replay is not None:
+                waiting = await _replay(crew, waiting, nursery)
+            width = len(waiting)
+            workers = width if max_concurrency is None else min(width, max_concurrency)
             if workers == width:
                 # All forked at once: no branch sees more than another.
-                for position, child in enumerate([crew.fork(task) for task in tasks]):
+                for position, child in [(place, crew.fork(task)) for place, task in waiting]:
                     nursery.start_soon(crew.watch, position, child)
             else:
-                todo = enumerate(tasks)
+                todo = iter(waiting)
                 for _ in range(workers):
                     nursery.start_soon(_work, crew, todo)
     except BaseExceptionGroup as group:
@@ -73,6 +76,32 @@ async def fan_out(
     outcomes = crew.join(tasks)
     await crew.answer(outcomes)
     return outcomes
+
+
+@enable_ki_protection
+async def _replay(
+    crew: Crew, waiting: list[tuple[int, Task]], nursery: trio.Nursery
+) -> list[tuple[int, Task]]:
+    """Let the branches end that had ended, in that order, before others start; return the others.
+
+    So the policy is asked what it was asked, and decides what it decided.
+    """
+    replay = crew.owner.invocation.replay
+    over = replay.in_order(crew.owner.place.path, [task.name for _, task in waiting])
+    for place in over:
+        position, task = waiting[place]
+        child = crew.fork(task)
+        nursery.start_soon(crew.watch, position, child)
+        await crew.weighed(child)
+    left = [waiting[place] for place in sorted(set(range(len(waiting))).difference(over))]
+    above = crew.owner.place.path
+    for position, task in left:
+        if not crew.closed and replay.has_escalated(f"{above}/{task.name}"):
+            # It had ended the others, and not itself.
+            child = crew.fork(task)
+            child.escalate()
+            nursery.start_soon(crew.watch, position, child)
+    return [] if crew.closed else left
 
 
 @enable_ki_protection

@@ -23,6 +23,7 @@ from parallel_agent.questions import PendingRequest, Requests
 from parallel_agent.result import Result, RunStatistics, last_text
 from session.content import Content
 from session.event import Event
+from session.lease import Unfinished
 from session.state import frozen_dict
 
 __all__ = ["RunBlock", "RunCore", "RunHandle", "core_of"]
@@ -39,12 +40,31 @@ class RunCore:
         self.status = advance(Status.PENDING, Step.START)
         self.reason: str | None = None
         self.result: Result | None = None
+        self._left = False
 
     def cancel(self, reason: str) -> None:
         """Cancel the tree; the first reason is the one that counts."""
         if not self.stream.ended and self.reason is None:
             self.reason = reason
         self.root.scope.cancel(reason)
+
+    def leave(self, reason: str) -> None:
+        """Cancel the tree, if it has not ended: its reader leaves, and nobody has decided that."""
+        self._left = self.reason is None and not self.stream.ended
+        self.cancel(reason)
+
+    @property
+    def unfinished(self) -> Unfinished | None:
+        """How the run leaves its session: None if it has come to its end, or can have none."""
+        if self.root.invocation.journal is None:
+            return None
+        match self.root.status:
+            case Status.WAITING:
+                return "waiting"
+            case Status.CANCELLED if self._left or self.stream.closed:
+                return "interrupted"
+            case _:
+                return None
 
     def ending(self, *, broken: bool) -> tuple[Status, str | None]:
         """Return how it has ended, and why; the tree has. ``broken``: the stream failed."""
@@ -60,13 +80,23 @@ class RunCore:
         whys = {Step.CANCEL: self.reason, Step.WAIT: root.invocation.requests.why_waiting()}
         return advance(self.status, step), whys.get(step)
 
+    def _events(self) -> tuple[Event, ...]:
+        events = self.stream.session.events[self.first :]
+        invocation = self.root.invocation
+        if invocation.journal is not None:
+            events = [event for event in events if not event.is_record]
+        if invocation.replay is not None:
+            void = invocation.replay.past.void
+            events = [event for event in events if event.seq not in void]
+        return tuple(events)
+
     def conclude(self, *, broken: bool) -> None:
         """Settle status and result, the tree having ended. ``broken``: the stream failed."""
         root = self.root
         invocation = root.invocation
         session = self.stream.session
         self.status, reason = self.ending(broken=broken)
-        events = tuple(session.events[self.first :])
+        events = self._events()
         self.result = Result(
             status=self.status,
             text=last_text(events),

@@ -19,8 +19,21 @@ def visible_events(activation: Activation) -> list[Event]:
     limits: dict[int, int] = {}
     void: dict[int, bool] = {}
     visible: list[Event] = []
+    replay = activation.invocation.replay
     for event in activation.invocation.stream.session.events:
+        if event.is_record:
+            continue
         origin = event.origin
+        if replay is not None and origin.invocation_id == invocation_id:
+            seq = event.seq or 0
+            if seq <= replay.until:
+                # Of an earlier execution: a branch that is there now stands for its own.
+                if event is not replay.past.message:
+                    line = replay.line_of(seq)
+                    if line is None or seq > branch.limit_for(line):
+                        continue
+                visible.append(event)
+                continue
         if isinstance(origin, Place) and origin.invocation_id == invocation_id:
             writer = origin.line
             limit = limits.get(id(writer))

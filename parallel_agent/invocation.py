@@ -33,6 +33,12 @@ def _is_count(_config: object, attribute: attrs.Attribute[Any], value: object) -
         raise ValueError(message)
 
 
+def _is_count_or_none(_config: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and (type(value) is not int or value < 0):
+        message = f"{attribute.name} is a whole number, or None for all, not {value!r:.80}"
+        raise ValueError(message)
+
+
 def _is_way_to_wait(_config: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if value not in ("stay", "suspend"):
         message = f"{attribute.name} is 'stay' or 'suspend', not {value!r:.80}"
@@ -49,6 +55,8 @@ class RunConfig:
         max_concurrency: how many agents may work at a time, at any depth; None is without
             limit. An agent that waits for agents below it, a person or a message does not count.
         inbox_size: how many messages may wait for one branch.
+        num_recent_events: how many of the events that were recorded before it a run reads at its
+            start, the newest ones: `InvocationContext.history` begins with them. None is all.
         on_wait: what becomes of a question that the reader has not answered when it comes back:
             ``"stay"`` waits on; ``"suspend"`` ends the agent as ``waiting``, at once, and with
             it the run when nothing else is left to do. Messages are waited for in either case.
@@ -59,6 +67,9 @@ class RunConfig:
         default=None, kw_only=True, validator=attrs.validators.optional(_is_count)
     )
     inbox_size: int = attrs.field(default=64, kw_only=True, validator=_is_count)
+    num_recent_events: int | None = attrs.field(
+        default=1_000, kw_only=True, validator=_is_count_or_none
+    )
     on_wait: Literal["stay", "suspend"] = attrs.field(
         default="stay", kw_only=True, validator=_is_way_to_wait
     )
@@ -164,11 +175,24 @@ class Invocation:
     steering: Steering | None
     gate: Gate | None  # the plugins, if they look at events, and what steers
     attended: bool = True  # somebody holds the run, and can answer questions
+    journal: Any = None  # of `parallel_agent.journal`, which stands above; None: not resumable
+    replay: Any = None  # of `parallel_agent.replay`, likewise; None: not resumed
+    effects: dict[tuple[str, str], tuple[str, Any]] = attrs.Factory(
+        dict[tuple[str, str], tuple[str, Any]]
+    )
     limiter: Limiter | None = None
     counts: Counts = attrs.field(factory=Counts)
     outcomes: dict[str, tuple[Outcome, ...]] = attrs.Factory(dict[str, tuple[Outcome, ...]])
     outputs: dict[str, Any] = attrs.Factory(dict[str, Any])
     _tick: int = 0
+
+    def horizon(self) -> int:
+        """Return the number of the newest event that a branch forked now may see."""
+        last_seq = self.stream.session.last_seq
+        if self.replay is None:
+            return last_seq
+        horizon: int = self.replay.horizon(last_seq)
+        return horizon
 
     def limiters(self, own: Limiter | None) -> tuple[Limiter, ...]:
         """Return what limits an agent: its own limiter, then the run's."""

@@ -17,9 +17,11 @@ from parallel_agent.errors import (
     EscapedCancellationError,
     QuorumError,
     StreamClosedError,
-    members,
 )
 from parallel_agent.lifecycle import Step
+from parallel_agent.notes import (
+    members,
+)
 
 __all__ = [
     "after_cancellation",

@@ -130,6 +130,9 @@ class Slot:
     without being recorded: to ``layer``, if it is an attempt's event.
     """
 
+    shown = True
+    """Whether its event is handed out to the reader."""
+
     __slots__ = (
         "emitter",
         "event",

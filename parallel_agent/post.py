@@ -25,16 +25,19 @@ from parallel_agent.errors import BranchCancelledError, MessageRefusedError
 from parallel_agent.invocation import Invocation
 from parallel_agent.lane import QUEUED, Lane, Slot
 from parallel_agent.lifecycle import Status
+from session.actions import EventActions
 from session.content import Content
 from session.event import USER, Event, stamp_origin
 
 __all__ = [
     "Inbox",
+    "branch_owner",
     "listed",
     "post",
     "put_back",
     "reads",
     "receive",
+    "refill",
     "send",
     "send_to",
     "step_outside",
@@ -71,13 +74,15 @@ def post(
     content: Content,
     author: str,
     arrive: Callable[[Event], None],
+    *,
+    actions: EventActions | None = None,
 ) -> Event:
     """Put an event in the stream that nobody waits for; ``arrive`` is called when it was read.
 
     Raises:
         UnstorableError: ``content`` has no JSON form. Nothing has changed.
     """
-    event = Event(content)
+    event = Event(content, actions=actions)
     event.seal()
     stamp_origin(event, Place(author, invocation_id=invocation.id, line=lane.branch))
     slot = _Posted(lane, arrive)
@@ -131,6 +136,18 @@ class Inbox:
         message = self._waiting.popleft()
         self._taken.append((taker, message))
         return message
+
+    def deliver(self, message: Event) -> None:
+        """Hold a message that was sent to this branch before the run was resumed."""
+        self._waiting.append(message)
+
+    def received_by(self, top: Activation) -> list[int]:
+        """Return the places in the log of what was taken at or below ``top``."""
+        return [
+            message.seq
+            for taker, message in self._taken
+            if message.seq is not None and _is_below(taker, top)
+        ]
 
     def put_back(self, top: Activation) -> None:
         """Put back, in order, what was taken at or below ``top``."""
@@ -220,9 +237,30 @@ def send_to(activation: Activation, content: str | Content, *, author: str = USE
             f"{'it' if size == 1 else 'them'} (RunConfig(inbox_size=...))"
         )
         raise MessageRefusedError(message)
-    event = post(invocation, lane, content, author, inbox.put)
+    event = post(invocation, lane, content, author, inbox.put, actions=_noted(activation))
     inbox.expect()
     return event
+
+
+def _noted(activation: Activation) -> EventActions | None:
+    """Return what notes whose message it is, in a run that can be resumed."""
+    if activation.invocation.journal is None:
+        return None
+    return EventActions(journal={"message": branch_owner(activation).begun.path})
+
+
+def branch_owner(activation: Activation) -> Activation:
+    """Return the activation that the branch of ``activation`` was made for."""
+    while activation.parent is not None and activation.parent.lane is activation.lane:
+        activation = activation.parent
+    return activation
+
+
+def refill(activation: Activation, messages: Iterable[Event]) -> None:
+    """Let messages wait for the branch of ``activation`` that were sent before it was resumed."""
+    inbox = _inbox(activation.lane, activation.invocation)
+    for message in messages:
+        inbox.deliver(message)
 
 
 def reads(activation: Activation) -> bool:

@@ -17,13 +17,14 @@ from typing import Any, Final, Literal, TypeAlias, final
 
 import attrs
 import trio
-from trio.lowlevel import ParkingLot, enable_ki_protection
+from trio.lowlevel import ParkingLot, checkpoint, enable_ki_protection
 
 from parallel_agent.activation import Activation
 from parallel_agent.branch import Place
 from parallel_agent.errors import AgentTimeoutError, RequestError, ResponseRefusedError
 from parallel_agent.inputs import to_json
 from parallel_agent.lifecycle import Status
+from parallel_agent.past import Asked
 from parallel_agent.post import listed, post, reads, step_outside, wait_outside
 from parallel_agent.schema import Schema, SchemaError
 from session.event import USER, Event
@@ -53,6 +54,7 @@ class PendingRequest:
         names: what may be given instead of the id, if no other open question is like that: the
             id without the invocation, the path, the agent's name; and, if the question is what to
             do about a branch that has failed, the path and the agent of that branch.
+        problem: why the answer that it got before the run was resumed did not fit, if it got one.
     """
 
     id: str
@@ -62,6 +64,7 @@ class PendingRequest:
     branch: str | None
     path: str
     names: tuple[str, ...] = attrs.field(default=(), eq=False, repr=False)
+    problem: str | None = None
 
 
 @attrs.define(eq=False)
@@ -135,6 +138,16 @@ class Requests:
         roots = tuple(f"{path}/" for path in paths)
         for one in [one for one in self._left.values() if f"{one.about}/".startswith(roots)]:
             del self._left[one.shown.id]
+
+    def leave_again(self, activation: Activation, event: Event) -> None:
+        """Keep a question that was asked before the run was resumed, and is unanswered."""
+        request = event.request
+        if request is not None:
+            short = request.id.partition(":")[2]
+            shown = _shown(activation.place, request, (short,))
+            one = _Open(shown, short, None, activation, activation.place.path)
+            one.asked_at = event.seq or 0
+            self._left[request.id] = one
 
     def add(self, one: _Open) -> None:
         """Take in a question that is about to be asked."""
@@ -256,13 +269,12 @@ async def ask(
     request = InputRequest(
         f"{invocation.id}:{short}", prompt, None if checked is None else checked.json_schema()
     )
-    names = [short, place.path, place.author]
-    if failed is not None:
-        names += [failed.path, failed.author]
-    shown = PendingRequest(
-        request.id, prompt, request.schema, place.author, place.branch, place.path, tuple(names)
-    )
-    one = _Open(shown, short, checked, activation, about)
+    names = (short,) if failed is None else (short, failed.path, failed.author)
+    one = _Open(_shown(place, request, names), short, checked, activation, about)
+    if invocation.replay is not None:
+        known = await _known(one, request)
+        if known is not None:
+            return known
     requests.add(one)
     why = "was withdrawn: its agent was cancelled"
     try:
@@ -293,6 +305,38 @@ async def ask(
         return "expired", None
     finally:
         requests.close(one, why)
+
+
+def _shown(place: Place, request: InputRequest, names: tuple[str, ...]) -> PendingRequest:
+    names = (names[0], place.path, place.author, *names[1:])
+    return PendingRequest(
+        request.id, request.prompt, request.schema, place.author, place.branch, place.path, names
+    )
+
+
+async def _known(one: _Open, request: InputRequest) -> Answer | None:
+    """Return what became of a question that was asked before the run was resumed.
+
+    None if it is to be asked (again): it is another question, nobody has answered and somebody
+    may, or the answer does not fit.
+    """
+    invocation = one.activation.invocation
+    asked: Asked | None = invocation.replay.asked(request.id)
+    if asked is None or asked.event.request != request:
+        return None
+    await checkpoint()
+    if asked.answer is not None:
+        try:
+            answer = asked.value
+            return "answered", answer if one.schema is None else one.schema.structure(answer)
+        except SchemaError as exc:
+            one.shown = attrs.evolve(one.shown, problem=str(exc))
+    if invocation.config.on_wait == "suspend":
+        one.asked_at = asked.event.seq or 0
+        invocation.requests.leave(one)
+        return "suspended", None
+    invocation.replay.hide(asked.event)
+    return None
 
 
 def _schema_of(schema: Any) -> Schema[Any] | None:

@@ -90,5 +90,6 @@ class RunSetup:
     random: Random
     artifacts: ArtifactService
     memory: MemoryService
+    shape: list[str] | None  # of the tree, if its runs can be resumed
     clock: Callable[[], float]
     new_id: Callable[[], str]

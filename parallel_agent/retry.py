@@ -14,7 +14,12 @@ from typing import Any, TypeAlias, cast
 
 import attrs
 
-from parallel_agent.errors import UsageError, members
+from parallel_agent.errors import (
+    UsageError,
+)
+from parallel_agent.notes import (
+    members,
+)
 
 __all__ = ["Retry", "RetryOn"]
 

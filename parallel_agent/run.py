@@ -10,7 +10,7 @@ an agent failed, and an exception of the body leaves as itself.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Literal, final
 
@@ -19,24 +19,39 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protect
 
 from parallel_agent.activation import Activation
 from parallel_agent.branch import Branch, Place
+from parallel_agent.claim import Claim
 from parallel_agent.context import InvocationContext
 from parallel_agent.drive import activate
 from parallel_agent.engine import ENGINE
-from parallel_agent.errors import PluginError, ReadError, note_mix_up, note_plugin
+from parallel_agent.errors import (
+    PluginError,
+    ReadError,
+)
 from parallel_agent.handle import RunBlock, RunCore, RunHandle
 from parallel_agent.invocation import Invocation, RunConfig
+from parallel_agent.journal import Journal
 from parallel_agent.lane import Lane
 from parallel_agent.limiter import Limiter
+from parallel_agent.notes import (
+    note_mix_up,
+    note_plugin,
+)
+from parallel_agent.opening import (
+    Opened,
+    Start,
+    open_session,
+    record,
+    reopen_session,
+    start_events,
+)
+from parallel_agent.past import Past
 from parallel_agent.questions import Requests
+from parallel_agent.replay import Replay
 from parallel_agent.result import RunSetup
 from parallel_agent.shared_state import SharedState
 from parallel_agent.steering import STEERING
 from parallel_agent.stream import Stream
-from session.actions import EventActions
-from session.content import Content
-from session.event import USER, Event, Origin, stamp_origin, stamp_timestamp
-from session.service import SessionExistsError
-from session.session import Session
+from session.event import Event
 
 __all__ = ["OpenRun", "Run"]
 
@@ -56,27 +71,13 @@ class Run(RunHandle):
 class OpenRun(RunBlock):
     """What `Runner.open` returns: ``async with`` it."""
 
-    def __init__(
-        self,
-        setup: RunSetup,
-        *,
-        content: Content | None,
-        user_id: str,
-        session_id: str | None,
-        state_delta: Mapping[str, Any] | None,
-        config: RunConfig,
-        attended: bool,
-    ) -> None:
-        """Made by `Runner.open`; ``attended`` says that somebody holds the run, and can answer."""
+    def __init__(self, setup: RunSetup, start: Start) -> None:
+        """Made by `Runner.open` and `Runner.reopen`."""
         self._setup = setup
-        self._content = content
-        self._user_id = user_id
-        self._session_id = session_id
-        self._state_delta = state_delta
-        self._config = config
-        self._attended = attended
+        self._start = start
         self._nursery: Any = None
         self._core: RunCore | None = None
+        self._claim: Claim | None = None
 
     @enable_ki_protection
     async def __aenter__(self) -> Run:
@@ -90,60 +91,53 @@ class OpenRun(RunBlock):
                 "parallel_agent.sync"
             )
             raise ReadError(message)
-        invocation_id = self._setup.new_id()
-        session = await self._load()
-        first = len(session.events)
-        root = self._prepare(session, invocation_id)
-        invocation = root.invocation
+        opened = await self._open()
+        self._claim = opened.claim
+        try:
+            root = self._prepare(opened)
+            self._core = RunCore(root, await self._record_start(opened, root))
+        except BaseException:
+            await opened.claim.release()
+            raise
+        self._nursery = trio.open_nursery()
+        nursery = await self._nursery.__aenter__()
+        opened.claim.begin(self._core, nursery.start_soon)
+        nursery.start_soon(_run_tree, root, name=f"run {opened.invocation_id}")
+        return Run(self._core)
+
+    async def _open(self) -> Opened:
+        resumption = self._start.resumption
+        if resumption is None:
+            return await open_session(self._setup, self._start)
+        return await reopen_session(self._setup, self._start, resumption)
+
+    async def _record_start(self, opened: Opened, root: Activation) -> int:
+        """Record the message; return where in the session the run's own events begin."""
+        invocation, session = root.invocation, opened.session
+        past = opened.past
+        if past is not None:
+            before = 0 if past.message is None else past.message.seq or 0
+            return next(
+                (
+                    at
+                    for at, event in enumerate(session.events)
+                    if event.invocation_id == opened.invocation_id and (event.seq or 0) > before
+                ),
+                len(session.events),
+            )
         if invocation.user_content is not None:
             invocation.user_content = await self._setup.plugins.message(
                 InvocationContext(root), invocation.user_content
             )
-        if invocation.user_content is not None or self._state_delta:
-            await self._record_message(session, invocation)
-            first += 1
-        self._core = RunCore(root, first)
-        self._nursery = trio.open_nursery()
-        nursery = await self._nursery.__aenter__()
-        nursery.start_soon(_run_tree, root, name=f"run {invocation_id}")
-        return Run(self._core)
+        events = start_events(self._setup, opened, invocation.user_content, self._start.state_delta)
+        if events:
+            await record(self._setup, opened, events)
+        return len(session.events)
 
-    async def _load(self) -> Session:
-        service, app_name = self._setup.service, self._setup.app_name
-        if self._session_id is not None:
-            session = await service.get(
-                app_name=app_name, user_id=self._user_id, session_id=self._session_id
-            )
-            if session is not None:
-                return session
-        try:
-            return await service.create(
-                app_name=app_name, user_id=self._user_id, session_id=self._session_id
-            )
-        except SessionExistsError:
-            # Another run has created it meanwhile.
-            session = await service.get(
-                app_name=app_name, user_id=self._user_id, session_id=self._session_id or ""
-            )
-            if session is None:
-                raise
-            return session
-
-    async def _record_message(self, session: Session, invocation: Invocation) -> None:
-        actions = EventActions(state_delta=dict(self._state_delta or {}))
-        event = Event(invocation.user_content, actions=actions)
-        event.seal()
-        stamp_origin(event, Origin(author=USER, invocation_id=invocation.id))
-        stamp_timestamp(event, self._setup.clock())
-        written = event.delta  # the service drops what is temporary
-        with trio.CancelScope(shield=True):
-            await self._setup.service.append(session.key, [event], expected_seq=session.last_seq)
-        session.apply(event)
-        session.state.update(written)
-
-    def _prepare(self, session: Session, invocation_id: str) -> Activation:
-        setup = self._setup
+    def _prepare(self, opened: Opened) -> Activation:
+        setup, session, past = self._setup, opened.session, opened.past
         shared = SharedState(session, setup.reducers, setup.on_conflict, setup.schema)
+        journal = None if setup.shape is None else Journal(shared)
         scope = trio.CancelScope()
         stream = Stream(
             session=session,
@@ -151,32 +145,38 @@ class OpenRun(RunBlock):
             clock=setup.clock,
             stop=scope.cancel,
             on_escalate=_escalate,
-            resolve=shared.resolve,
-            check_conflicts=shared.check_conflicts,
+            resolve=shared.resolve if journal is None else journal.resolve,
+            check_conflicts=shared.check_conflicts or journal is not None,
+            lease=opened.claim.lease,
         )
         steering = STEERING.get()
         plugins = setup.plugins if setup.plugins.on_event else None
         invocation = Invocation(
-            id=invocation_id,
+            id=opened.invocation_id,
             key=session.key,
-            user_content=self._content,
-            config=self._config,
+            user_content=self._start.content,
+            config=opened.config,
             stream=stream,
             shared=shared,
-            threads=trio.CapacityLimiter(self._config.max_threads),
+            threads=trio.CapacityLimiter(opened.config.max_threads),
             engine=ENGINE,
             requests=Requests(session),
             random=setup.random,
             steering=steering,
             gate=plugins if steering is None else steering.gate(plugins),
-            limiter=_run_limiter(self._config),
+            limiter=_run_limiter(opened.config),
             plugins=setup.plugins,
             artifacts=setup.artifacts,
             memory=setup.memory,
-            attended=self._attended,
+            attended=self._start.attended,
         )
+        if journal is not None:
+            journal.stream = stream
+            invocation.journal = journal
+        if past is not None:
+            _go_on(invocation, past)
         line = Branch()
-        place = Place(setup.tree.name, invocation_id=invocation_id, line=line)
+        place = Place(setup.tree.name, invocation_id=opened.invocation_id, line=line)
         root = Activation(setup.tree, place, invocation=invocation, lane=Lane(line))
         root.scope = scope
         return root
@@ -192,13 +192,15 @@ class OpenRun(RunBlock):
         if core is None:
             return False
         stream = core.stream
-        core.cancel(_why_left(error))
+        core.leave(_why_left(error))
         note_mix_up(error)
         late: BaseException | None = None
         try:
             with trio.CancelScope(shield=True):
                 late = await stream.pump()
         finally:
+            if self._claim is not None:
+                self._claim.end()
             broken = stream.closed  # by a failure of its own: nobody else closes it before us
             stream.close()
             try:
@@ -207,14 +209,9 @@ class OpenRun(RunBlock):
                 # The tree's task never raises: this can only be an interrupt of the main task.
                 late = group.exceptions[0]
             core.conclude(broken=broken)
-        if self._setup.plugins.after_run and core.result is not None:
-            trouble = await self._setup.plugins.ran(InvocationContext(core.root), core.result)
-            # Asked for None, and not for their truth: an exception may have a length of 0.
-            first = next((one for one in (error, stream.failure, late) if one is not None), None)
-            if isinstance(trouble, PluginError) and first is not None:
-                note_plugin(first, trouble)
-            elif trouble is not None and (first is None or not isinstance(trouble, trio.Cancelled)):
-                late = trouble
+            if self._claim is not None:
+                await self._claim.release(core.unfinished)
+        late = await self._tell_plugins(core, error, late)
         if error is None:
             failure, stream.failure = stream.failure, None
             if failure is None:
@@ -225,6 +222,22 @@ class OpenRun(RunBlock):
         elif late is not None and isinstance(error, (Exception, trio.Cancelled)):
             raise late
         return False
+
+    async def _tell_plugins(
+        self, core: RunCore, error: BaseException | None, late: BaseException | None
+    ) -> BaseException | None:
+        """Tell the plugins of the end; return what is to be raised after the body's own error."""
+        if not self._setup.plugins.after_run or core.result is None:
+            return late
+        trouble = await self._setup.plugins.ran(InvocationContext(core.root), core.result)
+        # Asked for None, and not for their truth: an exception may have a length of 0.
+        errors = (error, core.stream.failure, late)
+        first = next((one for one in errors if one is not None), None)
+        if isinstance(trouble, PluginError) and first is not None:
+            note_plugin(first, trouble)
+        elif trouble is not None and (first is None or not isinstance(trouble, trio.Cancelled)):
+            return trouble
+        return late
 
 
 @enable_ki_protection
@@ -244,13 +257,17 @@ async def _run_tree(root: Activation) -> None:
 def _escalate(emitter: Any) -> None:
     """Act on an escalating event at its hand-out: end its siblings, tell the nearest loop."""
     activation: Activation = emitter
-    if activation.on_escalate is not None:
-        activation.on_escalate(activation)
-    above = activation.parent
-    while above is not None and not above.catches_escalate:
-        above = above.parent
-    if above is not None:
-        above.escalated = True
+    activation.escalate()
+
+
+def _go_on(invocation: Invocation, past: Past) -> None:
+    """Let a run know what it had done."""
+    replay = invocation.replay = Replay(past)
+    invocation.outputs.update(past.outputs)
+    invocation.outcomes.update(replay.outcomes())
+    invocation.effects.update(past.effects())
+    if past.message is not None:
+        invocation.user_content = past.message.content
 
 
 def _run_limiter(config: RunConfig) -> Limiter | None:

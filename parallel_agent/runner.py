@@ -5,30 +5,37 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from random import Random
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, get_args
 from uuid import uuid4
 
 import attrs
+import trio
 
 from parallel_agent.agent import Agent, check_agent
-from parallel_agent.errors import MessageTypeError
+from parallel_agent.claim import OnBusy, live_claim
+from parallel_agent.errors import MessageRefusedError, MessageTypeError, NothingToResumeError
 from parallel_agent.invocation import RunConfig
+from parallel_agent.opening import Resumption, Start
 from parallel_agent.plugin import Plugin
 from parallel_agent.plugins import Plugins
+from parallel_agent.post import send
 from parallel_agent.result import Result, RunSetup
 from parallel_agent.run import OpenRun
 from parallel_agent.schema import SchemaError
+from parallel_agent.shape import shape_of
 from parallel_agent.shared_state import OnConflict
 from parallel_agent.state_schema import StateSchema, as_reducer
 from session.artifact import ArtifactService, InMemoryArtifactService
 from session.content import Content
 from session.event import USER
 from session.in_memory import InMemorySessionService
+from session.lease import UnfinishedRun
 from session.memory import InMemoryMemoryService, MemoryService
 from session.service import SessionService
+from session.session import SessionKey
 from session.state import Reducer
 
-__all__ = ["HostRunner", "OpenOptions", "Runner", "RunnerOptions"]
+__all__ = ["HostRunner", "OpenOptions", "ResumeOptions", "Runner", "RunnerOptions"]
 
 
 class RunnerOptions(TypedDict, total=False):
@@ -41,6 +48,7 @@ class RunnerOptions(TypedDict, total=False):
     reducers: Mapping[str, Reducer | str] | None
     state_schema: type[Any] | None
     on_conflict: OnConflict
+    resumable: bool
     plugins: Iterable[Plugin]
     random: Random | None
     clock: Callable[[], float]
@@ -53,6 +61,16 @@ class OpenOptions(TypedDict, total=False):
     user_id: str
     session_id: str | None
     state_delta: Mapping[str, Any] | None
+    run_config: RunConfig | None
+    on_busy: OnBusy
+
+
+class ResumeOptions(TypedDict, total=False):
+    """The keyword arguments of `Runner.resume` and `Runner.reopen`, beside the session's id."""
+
+    user_id: str
+    invocation_id: str | None
+    responses: Mapping[str, Any] | None
     run_config: RunConfig | None
 
 
@@ -74,6 +92,9 @@ class Runner:
             keys. Defaults are not written: a key that was never written is not there.
         on_conflict: what happens when two branches that do not see each other write one key:
             ``"last"`` recorded wins, or ``"error"`` raises `StateConflictError` at the later.
+        resumable: runs note in their session what is needed to go on with them, in another
+            process if need be, when they were cut off or wait for a person; see `resume`. Costs
+            a record for each agent that ends.
         plugins: hooks into all its runs, asked in this order; see `Plugin`.
         random: where the jitter of retries comes from.
         clock: seconds since the epoch, for the times of events.
@@ -99,6 +120,7 @@ class Runner:
         reducers: Mapping[str, Reducer | str] | None = None,
         state_schema: type[Any] | None = None,
         on_conflict: OnConflict = "last",
+        resumable: bool = False,
         plugins: Iterable[Plugin] = (),
         random: Random | None = None,
         clock: Callable[[], float] = time.time,
@@ -120,6 +142,12 @@ class Runner:
             _check_output_keys(tree, schema)
         if session_service is None:
             session_service = InMemorySessionService(clock=clock, new_id=new_id)
+        if resumable and not session_service.owns:
+            message = (
+                f"resumable=True needs a session service that keeps track of unfinished runs, and "
+                f"{session_service!r:.80} does not (its `owns` is False)"
+            )
+            raise TypeError(message)
         self._setup = RunSetup(
             tree=tree,
             app_name=tree.name if app_name is None else app_name,
@@ -131,6 +159,7 @@ class Runner:
             random=Random() if random is None else random,  # noqa: S311  # jitter, no secret
             artifacts=InMemoryArtifactService() if artifact_service is None else artifact_service,
             memory=InMemoryMemoryService() if memory_service is None else memory_service,
+            shape=shape_of(tree) if resumable else None,
             clock=clock,
             new_id=new_id,
         )
@@ -158,6 +187,7 @@ class Runner:
         session_id: str | None = None,
         state_delta: Mapping[str, Any] | None = None,
         run_config: RunConfig | None = None,
+        on_busy: OnBusy = "error",
     ) -> OpenRun:
         """Return a block that runs the tree; inside it, the run is an async iterator of events.
 
@@ -174,22 +204,42 @@ class Runner:
             session_id: which; one that does not exist is created. Without it, a new one.
             state_delta: state written together with the message.
             run_config: how this run behaves.
+            on_busy: what to do if another run has the session: ``"error"`` raises
+                `SessionBusyError`, which names it; ``"queue"`` waits for its end;
+                ``"interrupt"`` cancels it, and waits for its end; ``"inject"`` is for `run`.
+
+        Entered, the block raises:
+            SessionBusyError: another run has the session.
+            SessionError: the session cannot be read or written.
 
         Raises:
             MessageTypeError: ``message`` is neither text nor content.
             SchemaError: ``state_delta`` does not fit the runner's state schema.
+            ValueError: ``on_busy`` is none of those.
         """
-        return self._open(message, user_id, session_id, state_delta, run_config, attended=True)
+        if on_busy == "inject":
+            message = "on_busy='inject' is for run(): here, there would be no run to hold"
+            raise ValueError(message)
+        return self._start(
+            message,
+            attended=True,
+            user_id=user_id,
+            session_id=session_id,
+            state_delta=state_delta,
+            run_config=run_config,
+            on_busy=on_busy,
+        )
 
-    def _open(
+    def _start(
         self,
         message: str | Content | None,
+        *,
+        attended: bool,
         user_id: str,
         session_id: str | None,
         state_delta: Mapping[str, Any] | None,
         run_config: RunConfig | None,
-        *,
-        attended: bool,
+        on_busy: OnBusy,
     ) -> OpenRun:
         content = _as_message(message)
         if state_delta is not None and not isinstance(state_delta, Mapping):
@@ -198,18 +248,20 @@ class Runner:
         if state_delta is not None and self._setup.schema is not None:
             for key, value in state_delta.items():
                 self._setup.schema.check(key, value)
-        if run_config is not None and not isinstance(run_config, RunConfig):
-            wrong = f"run_config must be a RunConfig, not {run_config!r:.80}"
-            raise MessageTypeError(wrong)
-        return OpenRun(
-            self._setup,
+        _check_config(run_config)
+        if on_busy not in get_args(OnBusy):
+            wrong = f"on_busy is one of {', '.join(get_args(OnBusy))}, not {on_busy!r:.80}"
+            raise ValueError(wrong)
+        start = Start(
             content=content,
             user_id=user_id,
             session_id=session_id,
             state_delta=state_delta,
-            config=run_config or RunConfig(),
+            config=run_config,
             attended=attended,
+            on_busy=on_busy,
         )
+        return OpenRun(self._setup, start)
 
     async def run(
         self,
@@ -219,6 +271,7 @@ class Runner:
         session_id: str | None = None,
         state_delta: Mapping[str, Any] | None = None,
         run_config: RunConfig | None = None,
+        on_busy: OnBusy = "error",
     ) -> Result:
         """Run the tree to its end and return the result. Takes the arguments of `open`.
 
@@ -226,15 +279,118 @@ class Runner:
         once, or raises `RequestError` in its agent; the failure that `Escalate` asks about is
         raised. With ``RunConfig(on_wait="suspend")`` the run ends as waiting.
 
+        With ``on_busy="inject"``, if a run of this event loop has the session, the message is
+        sent to its root branch (see `Run.send`), and its result returned when it has ended.
+
         Raises:
             BaseException: whatever made the run fail, as itself.
         """
-        async with self._open(
-            message, user_id, session_id, state_delta, run_config, attended=False
-        ) as run:
-            async for _ in run:
-                pass
-        return run.result
+        if on_busy == "inject":
+            result = await self._inject(message, user_id, session_id)
+            if result is not None:
+                return result
+        opened = self._start(
+            message,
+            attended=False,
+            user_id=user_id,
+            session_id=session_id,
+            state_delta=state_delta,
+            run_config=run_config,
+            on_busy=on_busy,
+        )
+        return await _read(opened)
+
+    async def _inject(
+        self, message: str | Content | None, user_id: str, session_id: str | None
+    ) -> Result | None:
+        """Send a message into the run that has the session; return its result, if it took it."""
+        content = _as_message(message)
+        if session_id is None or content is None:
+            return None
+        key = SessionKey(self.app_name, user_id, session_id)
+        held = live_claim(self.session_service, key)
+        if held is None or held.core is None:
+            return None
+        await trio.lowlevel.checkpoint()
+        try:
+            send(held.core.root, content, None)
+        except MessageRefusedError:
+            await held.ended.wait()  # it is about to end, or full: the next run takes it
+            return None
+        await held.ended.wait()
+        return held.core.result
+
+    # Runs that were cut off, or wait for a person.
+
+    def reopen(self, session_id: str, **options: Unpack[ResumeOptions]) -> OpenRun:
+        """Return a block that goes on with the unfinished run of a session; see `open`.
+
+        Agents that had ended are not run again: their outputs, or failures, come from the log.
+        An agent that had not ended starts again, from its last `InvocationContext.checkpoint` if
+        it made any; what it had written since is taken back, and what it had said is no longer
+        in its history. Questions that were answered are not asked again. Events come out of the
+        iteration as they are recorded now; those recorded before are in the result.
+
+        Args:
+            session_id: the session.
+            options: ``user_id``: whose. ``invocation_id``: which run; by default the one there is.
+                ``responses``: answers to the questions that it waits for, by their ids, or by
+                other names of theirs (`PendingRequest.names`); those without an answer go on
+                waiting. ``run_config``: how it behaves from now on; by default, as it did.
+
+        Entered, the block raises:
+            NothingToResumeError: there is no unfinished run, or none of that id.
+            TreeChangedError: it was a run of another tree; the message shows the difference.
+            ResponseRefusedError: an answer is to no open question. Nothing has changed.
+            SessionBusyError: some process is at it.
+
+        In the run, an agent that does not start what it had started raises
+        `ReplayMismatchError`; the run stays as it was, to be resumed when that is mended.
+
+        Raises:
+            MessageTypeError: an argument is not of the kind it must be.
+        """
+        return self._reopen(session_id, attended=True, **options)
+
+    async def resume(self, session_id: str, **options: Unpack[ResumeOptions]) -> Result:
+        """Go on with the unfinished run of a session, to its end. Takes the arguments of `reopen`.
+
+        As with `run`, nobody holds the run who could answer more questions.
+
+        Raises:
+            BaseException: what `reopen` raises, or whatever made the run fail, as itself.
+        """
+        return await _read(self._reopen(session_id, attended=False, **options))
+
+    def _reopen(
+        self, session_id: str, *, attended: bool, **options: Unpack[ResumeOptions]
+    ) -> OpenRun:
+        if self._setup.shape is None:
+            message = "this runner's runs cannot be resumed: Runner(tree, resumable=True)"
+            raise NothingToResumeError(message)
+        config, responses = options.get("run_config"), options.get("responses")
+        _check_config(config)
+        if responses is not None and not isinstance(responses, Mapping):
+            wrong = f"responses is a mapping from ids of requests to answers, not {responses!r:.80}"
+            raise MessageTypeError(wrong)
+        start = Start(
+            user_id=options.get("user_id", USER),
+            session_id=session_id,
+            config=config,
+            attended=attended,
+            resumption=Resumption(options.get("invocation_id"), dict(responses or {})),
+        )
+        return OpenRun(self._setup, start)
+
+    async def unfinished(self, *, user_id: str | None = None) -> list[UnfinishedRun]:
+        """Return the runs of this application (of one user) that can be resumed, or still run.
+
+        Ordered by user and session. What waits for a person, or was cut off, is there until it
+        has been resumed to its end, or another run was started in its session.
+        """
+        if not self.session_service.owns:
+            return []
+        return await self.session_service.unfinished(app_name=self.app_name, user_id=user_id)
 
     def __repr__(self) -> str:
         return f"<Runner {self.app_name}: {self.tree!r}>"
@@ -280,6 +436,19 @@ def _check_service(name: str, service: object, kind: type[object]) -> None:
         hint = "; make an object of it: call it" if isinstance(service, type) else ""
         message = f"{name} is an object of a {kind.__name__}, not {service!r:.80}{hint}"
         raise TypeError(message)
+
+
+def _check_config(run_config: object) -> None:
+    if run_config is not None and not isinstance(run_config, RunConfig):
+        wrong = f"run_config must be a RunConfig, not {run_config!r:.80}"
+        raise MessageTypeError(wrong)
+
+
+async def _read(opened: OpenRun) -> Result:
+    async with opened as run:
+        async for _ in run:
+            pass
+    return run.result
 
 
 def _as_message(message: object) -> Content | None:

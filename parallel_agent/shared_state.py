@@ -14,9 +14,14 @@ from typing import Any, Final, Literal, final
 
 import attrs
 
-from parallel_agent.branch import NEWEST, Branch
-from parallel_agent.errors import StateConflictError, note_reducer
+from parallel_agent.branch import NEWEST, Branch, Place
+from parallel_agent.errors import (
+    StateConflictError,
+)
 from parallel_agent.lane import Slot
+from parallel_agent.notes import (
+    note_reducer,
+)
 from parallel_agent.state_schema import StateSchema
 from session.event import Event, stamp_delta
 from session.session import Session
@@ -212,11 +217,12 @@ class Layer(Mapping[str, Any]):
     around this one). Written at hand-out, by the stream.
     """
 
-    __slots__ = ("_below", "_shared", "writers", "writes")
+    __slots__ = ("_below", "_shared", "place", "writers", "writes")
 
-    def __init__(self, shared: SharedState, below: Layer | None) -> None:
-        """Lie on top of ``below``; without it, on the shared state."""
+    def __init__(self, shared: SharedState, below: Layer | None, place: Place) -> None:
+        """Lie on top of ``below``; without it, on the shared state. ``place`` is the attempt's."""
         self._shared = shared
+        self.place = place
         self._below: Mapping[str, Any] = shared.session.state if below is None else below
         self.writes: dict[str, Any] = {}
         self.writers: dict[str, tuple[Branch, Event]] = {}

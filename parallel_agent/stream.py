@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Protocol, cast
 
 import trio
@@ -33,6 +34,7 @@ from trio.lowlevel import ParkingLot, checkpoint_if_cancelled, enable_ki_protect
 from parallel_agent.errors import ReadError, StreamClosedError
 from parallel_agent.lane import DRAINED, HANDED_OUT, QUEUED, Emitter, Slot
 from session.event import Event, stamp_timestamp
+from session.lease import Lease
 from session.service import SessionService
 from session.session import Session, SessionKey
 
@@ -57,6 +59,7 @@ class Stream:
         stop: cancels the run's tree; called when the store fails.
         on_escalate: called at the hand-out of an escalating event, with its emitter.
         resolve: settles late writes and finds conflicts; None if the run can have neither.
+        lease: the right to record.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Stream:
         on_escalate: Callable[[Emitter], None],
         resolve: Resolve,
         check_conflicts: bool,
+        lease: Lease | None = None,
     ) -> None:
         """Open the stream. The reader is whoever calls `read` first."""
         self.session = session
@@ -81,7 +85,11 @@ class Stream:
         self.failure: BaseException | None = None
         self.delivered = 0
         self._service = service
-        self._append_nowait: _Append | None = None if service.blocks else service.append_nowait
+        self._append = service.append if lease is None else partial(service.append, lease=lease)
+        self._append_nowait: _Append | None = None
+        if not service.blocks:
+            nowait = service.append_nowait
+            self._append_nowait = nowait if lease is None else partial(nowait, lease=lease)
         self._clock = clock
         self._stop = stop
         self._on_escalate = on_escalate
@@ -167,7 +175,7 @@ class Stream:
             while batch:
                 slot = batch.popleft()
                 event = self._hand_out(slot)
-                if event is not None:
+                if event is not None and slot.shown:
                     self._held = slot
                     self.delivered += 1
                     return event
@@ -225,7 +233,7 @@ class Stream:
             if events:
                 # All or nothing, so never cancelled half way.
                 with trio.CancelScope(shield=True):
-                    await service.append(session.key, events, expected_seq=session.last_seq)
+                    await self._append(session.key, events, expected_seq=session.last_seq)
         except BaseException as exc:  # noqa: BLE001  # the reader gets it, when the tree has ended
             self.fail(exc)
             return

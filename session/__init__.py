@@ -25,25 +25,30 @@ from session.content import (
     Part,
     Text,
 )
-from session.event import USER, Event, Origin
-from session.folder_artifacts import FolderArtifactService
-from session.in_memory import InMemorySessionService
-from session.memory import InMemoryMemoryService, MemoryEntry, MemoryService
-from session.portable import SessionFormatError
-from session.request import InputRequest
-from session.service import (
+from session.errors import (
+    LeaseLostError,
     SchemaVersionError,
     SequenceConflictError,
+    SessionBusyError,
     SessionError,
     SessionExistsError,
-    SessionInfo,
     SessionNotFoundError,
-    SessionService,
     StoreCorruptError,
     StoreError,
     StoreFullError,
     StoreReadOnlyError,
     StoreUnavailableError,
+)
+from session.event import USER, Event, Origin
+from session.folder_artifacts import FolderArtifactService
+from session.in_memory import InMemorySessionService
+from session.lease import Lease, UnfinishedRun
+from session.memory import InMemoryMemoryService, MemoryEntry, MemoryService
+from session.portable import SessionFormatError
+from session.request import InputRequest
+from session.service import (
+    SessionInfo,
+    SessionService,
 )
 from session.session import Session, SessionKey, fold
 from session.state import (
@@ -89,6 +94,8 @@ __all__ = [
     "InMemorySessionService",
     "InlineData",
     "InputRequest",
+    "Lease",
+    "LeaseLostError",
     "MemoryEntry",
     "MemoryService",
     "Origin",
@@ -98,6 +105,7 @@ __all__ = [
     "SchemaVersionError",
     "SequenceConflictError",
     "Session",
+    "SessionBusyError",
     "SessionError",
     "SessionExistsError",
     "SessionFormatError",
@@ -111,6 +119,7 @@ __all__ = [
     "StoreReadOnlyError",
     "StoreUnavailableError",
     "Text",
+    "UnfinishedRun",
     "UnstorableError",
     "fold",
     "freeze",

@@ -146,6 +146,9 @@ class EventActions:
         end_of_agent: the activation has ended.
         agent_state: what the activation needs to go on from here.
         outcomes: how the branches of a fan-out ended, in declaration order.
+        state_unset: keys of the session's own state that are there no more; the delta holds None
+            for each, which is what ADK reads. The runtime's own, when it resumes a run.
+        journal: what the runtime notes, to resume the run from; nothing for agents or readers.
         other: actions of ADK that this runtime keeps and does not act on, by their JSON names.
     """
 
@@ -157,6 +160,8 @@ class EventActions:
     end_of_agent: bool = False
     agent_state: Mapping[str, Any] | None = None
     outcomes: tuple[BranchOutcome, ...] = ()
+    state_unset: tuple[str, ...] = ()
+    journal: Mapping[str, Any] | None = None
     other: Mapping[str, Any] = EMPTY
 
     def __eq__(self, other: object) -> bool:
@@ -193,6 +198,8 @@ def sealed_actions(actions: EventActions) -> EventActions:
         actions.other = frozen_mapping(actions.other, "actions.other")
     if actions.agent_state is not None:
         actions.agent_state = frozen_mapping(actions.agent_state, "actions.agent_state")
+    if actions.journal is not None:
+        actions.journal = frozen_mapping(actions.journal, "actions.journal")
     actions.__class__ = SealedActions
     return actions
 
@@ -224,6 +231,7 @@ def check_actions(actions: Any) -> None:
         and actions.skip_summarization is False
         and actions.end_of_agent is False
         and actions.outcomes == ()
+        and actions.state_unset == ()
         and not actions.artifact_delta
         and not actions.other
     ):
@@ -244,8 +252,7 @@ def check_actions(actions: Any) -> None:
         _check_versions(frozen_mapping(actions.artifact_delta, "actions.artifact_delta"))
     if actions.other:
         check_kept(frozen_mapping(actions.other, "actions.other"), KEPT_ACTIONS, "actions.other")
-    if actions.outcomes != ():
-        actions.outcomes = _checked_outcomes(actions.outcomes)
+    _check_ours(actions)
 
 
 def _check_versions(delta: Mapping[str, Any]) -> None:
@@ -253,6 +260,23 @@ def _check_versions(delta: Mapping[str, Any]) -> None:
         if type(version) is not int:
             path = f"actions.artifact_delta.{name}"
             raise UnstorableError(path, f"a version is a whole number, not {version!r}")
+
+
+def _check_ours(actions: EventActions) -> None:
+    """Refuse what ADK has no field for, and is not of the right kind."""
+    if actions.outcomes != ():
+        actions.outcomes = _checked_outcomes(actions.outcomes)
+    if actions.state_unset != ():
+        _check_unset(actions)
+
+
+def _check_unset(actions: EventActions) -> None:
+    for index, key in enumerate(actions.state_unset):
+        path = f"actions.state_unset[{index}]"
+        check_text(key, path)
+        if ":" in key or actions.state_delta.get(key, key) is not None:
+            raise UnstorableError(path, "a key of the session's own, for which the delta has None")
+    actions.state_unset = tuple(actions.state_unset)
 
 
 def _checked_outcomes(outcomes: Any) -> tuple[BranchOutcome, ...]:

@@ -36,6 +36,7 @@ from session.actions import (
     sealed_actions,
 )
 from session.content import Content, FunctionCall, FunctionResponse, Text
+from session.origin import Origin
 from session.request import InputRequest, request_in
 from session.state import FrozenValueError, UnstorableError, freeze
 
@@ -54,46 +55,6 @@ USER: Final = "user"
 
 OURS: Final = "parallel_agent"
 """The key of the custom metadata under which the stored form keeps what ADK has no field for."""
-
-
-class Origin:
-    """Where an event comes from: one object per activation, shared by all its events.
-
-    ``branch`` is None on the root branch. ``path`` is unique to the activation. Subclasses may
-    work the two out when asked; the runtime's does, because at depth a thousand most are never
-    read.
-    """
-
-    __slots__ = ("_branch", "_path", "attempt", "author", "invocation_id")
-
-    def __init__(
-        self,
-        *,
-        author: str = "",
-        invocation_id: str = "",
-        branch: str | None = None,
-        path: str = "",
-        attempt: int = 1,
-    ) -> None:
-        """Plain text, and a number; ``branch`` is dotted, ``path`` is slashed."""
-        self.author = author
-        self.attempt = attempt
-        self.invocation_id = invocation_id
-        self._branch = branch
-        self._path = path
-
-    @property
-    def branch(self) -> str | None:
-        """The dotted branch, or None for the root branch."""
-        return self._branch
-
-    @property
-    def path(self) -> str:
-        """The slashed path of the activation from the root of its tree."""
-        return self._path
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.author} at {self.path or '?'}>"
 
 
 _NOWHERE: Final = Origin()
@@ -304,6 +265,24 @@ class Event:
         return self._actions is not None and self._actions.escalate
 
     @property
+    def state_unset(self) -> tuple[str, ...]:
+        """``actions.state_unset``, without making the actions."""
+        actions = self._actions
+        return () if actions is None else actions.state_unset
+
+    @property
+    def journal(self) -> Mapping[str, Any] | None:
+        """``actions.journal``, without making the actions."""
+        actions = self._actions
+        return None if actions is None else actions.journal
+
+    @property
+    def is_record(self) -> bool:
+        """Whether it is a note for resuming the run, and nothing else."""
+        actions = self._actions
+        return actions is not None and actions.journal is not None and "kind" in actions.journal
+
+    @property
     def transfer_to_agent(self) -> str | None:
         """``actions.transfer_to_agent``, without making the actions."""
         actions = self._actions
@@ -460,6 +439,7 @@ SealedEvent.__name__ = SealedEvent.__qualname__ = "Event"
 
 # The recorder's own way past the seal: it stamps place, time and number after the agent let go.
 # Slots are descriptors, which a type checker does not know; hence `vars`.
+stamp_actions: Final[Callable[[Event, EventActions], None]] = vars(Event)["_actions"].__set__
 stamp_delta: Final[Callable[[Event, Mapping[str, Any]], None]] = vars(Event)["delta"].__set__
 stamp_id: Final[Callable[[Event, str | None], None]] = vars(Event)["_id"].__set__
 stamp_origin: Final[Callable[[Event, Origin], None]] = vars(Event)["origin"].__set__

@@ -2,31 +2,47 @@
 
 Append is O(1) in the length of the log and the size of the state. Nothing here awaits, so
 nothing can be seen half done by another task of the same loop; the service is not meant to be
-shared between threads.
+shared between threads. A lease never expires: whoever holds it is in this process.
 """
 
 from __future__ import annotations
 
 import builtins
+import itertools
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final
 from uuid import uuid4
 
 import attrs
 
-from session.event import Event, SealedEvent, stamp_delta, stamp_seq
-from session.service import (
+from session.errors import (
+    LeaseLostError,
     SequenceConflictError,
+    SessionBusyError,
     SessionExistsError,
-    SessionInfo,
     SessionNotFoundError,
+)
+from session.event import Event, SealedEvent, stamp_delta, stamp_seq
+from session.lease import (
+    Lease,
+    Unfinished,
+    UnfinishedRun,
+    check_lease,
+    check_unfinished,
+    check_words,
+)
+from session.service import (
+    SessionInfo,
     SessionService,
     check_batch,
     check_whole,
 )
 from session.session import Session, SessionKey
 from session.state import APP_PREFIX, USER_PREFIX, freeze, without_temp
+from session.watching import PAGE, Bell, Bells, Subscription
 
 __all__ = ["InMemorySessionService"]
 
@@ -36,6 +52,11 @@ class _Stored:
     events: list[Event] = attrs.field(factory=list[Event])
     state: dict[str, Any] = attrs.field(factory=dict[str, Any])
     last_update_time: float = 0.0
+    lease: Lease | None = None
+    # What the holder was asked, why to stop.
+    stop: str | None = None
+    # The run that has not finished, and how it ended; None: it has not ended.
+    unfinished: tuple[str, Unfinished | None] | None = None
 
 
 def _random_id() -> str:
@@ -51,6 +72,7 @@ class InMemorySessionService(SessionService):
     """
 
     blocks = False
+    owns = True
 
     def __init__(
         self, *, clock: Callable[[], float] = time.time, new_id: Callable[[], str] = _random_id
@@ -61,6 +83,10 @@ class InMemorySessionService(SessionService):
         self._sessions: dict[SessionKey, _Stored] = {}
         self._app_state: dict[str, dict[str, Any]] = {}
         self._user_state: dict[tuple[str, str], dict[str, Any]] = {}
+        self._bells = Bells()
+        self._hanging = self._bells.hanging
+        # One count for all: a session that is made again knows no lease of the one before.
+        self._tokens = itertools.count(1)
 
     async def create(
         self,
@@ -113,17 +139,36 @@ class InMemorySessionService(SessionService):
 
     async def delete(self, *, app_name: str, user_id: str, session_id: str) -> None:
         """See `SessionService.delete`."""
-        self._sessions.pop(SessionKey(app_name, user_id, session_id), None)
+        key = SessionKey(app_name, user_id, session_id)
+        self._sessions.pop(key, None)
+        self._bells.ring([key])
 
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+    async def append(
+        self,
+        key: SessionKey,
+        events: Sequence[Event],
+        *,
+        expected_seq: int,
+        lease: Lease | None = None,
+    ) -> None:
         """See `SessionService.append`."""
-        self.append_nowait(key, events, expected_seq=expected_seq)
+        self.append_nowait(key, events, expected_seq=expected_seq, lease=lease)
 
-    def append_nowait(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+    # One function: done for every event of every run, and each call would cost a tenth.
+    def append_nowait(  # noqa: C901, PLR0912
+        self,
+        key: SessionKey,
+        events: Sequence[Event],
+        *,
+        expected_seq: int,
+        lease: Lease | None = None,
+    ) -> None:
         """Do the same without being awaited."""
         stored = self._sessions.get(key)
         if stored is None:
             raise SessionNotFoundError(key)
+        if lease is not None and lease is not stored.lease:
+            self._check_lease(key, stored, lease)
         log = stored.events
         seq = len(log)
         if seq != expected_seq:
@@ -138,15 +183,92 @@ class InMemorySessionService(SessionService):
             seq += 1
             stamp_seq(event, seq)
             delta = event.delta
+            if not delta:
+                continue
             for name in delta:
                 if ":" in name:  # perhaps a scope's prefix
                     self._write_scoped(key, stored, event)
                     break
             else:
                 state.update(delta)
+            # Not `state_unset`: a property costs a tenth of the append.
+            actions = event._actions  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            if actions is not None and actions.state_unset:
+                for name in actions.state_unset:
+                    state.pop(name, None)
         log.extend(events)
         if events:
             stored.last_update_time = events[-1].timestamp
+        if self._hanging:
+            self._bells.ring([key])
+
+    def subscribe(self, key: SessionKey, *, after: int = 0) -> AsyncIterator[Event]:
+        """See `SessionService.subscribe`. An append wakes who waits."""
+        return Subscription(key, after, _Log(key, self._sessions, self._bells))
+
+    async def acquire(
+        self, key: SessionKey, *, run_id: str, owner: str, resumable: bool = False
+    ) -> Lease:
+        """See `SessionService.acquire`. The lease never expires."""
+        check_words("run_id", run_id)
+        check_words("owner", owner)
+        stored = self._sessions.get(key)
+        if stored is None:
+            raise SessionNotFoundError(key)
+        held = stored.lease
+        if held is not None:
+            raise SessionBusyError(key, owner=held.owner, run_id=held.run_id)
+        lease = stored.lease = Lease(key, run_id, owner, next(self._tokens), math.inf)
+        stored.unfinished = (run_id, None) if resumable else None
+        return lease
+
+    async def renew(self, lease: Lease) -> str | None:
+        """See `SessionService.renew`."""
+        stored = self._sessions.get(lease.key)
+        if stored is None:
+            raise SessionNotFoundError(lease.key)
+        self._check_lease(lease.key, stored, lease)
+        return stored.stop
+
+    async def release(self, lease: Lease, *, unfinished: Unfinished | None = None) -> None:
+        """See `SessionService.release`."""
+        check_unfinished(unfinished)
+        stored = self._sessions.get(lease.key)
+        if stored is None or stored.lease != lease:
+            return
+        stored.lease = stored.stop = None
+        stored.unfinished = None if unfinished is None else (lease.run_id, unfinished)
+
+    async def ask_to_stop(self, key: SessionKey, reason: str) -> bool:
+        """See `SessionService.ask_to_stop`."""
+        check_words("reason", reason)
+        stored = self._sessions.get(key)
+        if stored is None or stored.lease is None:
+            return False
+        stored.stop = reason
+        return True
+
+    async def unfinished(
+        self, *, app_name: str, user_id: str | None = None
+    ) -> builtins.list[UnfinishedRun]:
+        """See `SessionService.unfinished`. It costs the sessions there are."""
+        found: builtins.list[UnfinishedRun] = []
+        for key, stored in self._sessions.items():
+            if stored.unfinished is None or key.app_name != app_name:
+                continue
+            if user_id not in (None, key.user_id):
+                continue
+            run_id, ended = stored.unfinished
+            owner = stored.lease.owner if stored.lease is not None else None
+            time = stored.last_update_time
+            found.append(UnfinishedRun(key, run_id, ended or "running", owner, time))
+        return sorted(found, key=lambda run: (run.key.user_id, run.key.session_id))
+
+    def _check_lease(self, key: SessionKey, stored: _Stored, lease: Lease) -> None:
+        check_lease(key, lease)
+        # Not the same object: perhaps its holder keeps a copy.
+        if stored.lease != lease:
+            raise LeaseLostError(lease)
 
     async def restore(self, session: Session) -> None:
         """See `SessionService.restore`."""
@@ -182,3 +304,28 @@ class InMemorySessionService(SessionService):
             **stored.state,
         }
         return Session(key, events, state, len(stored.events), stored.last_update_time)
+
+
+class _Log:
+    """A log that says when it grows."""
+
+    def __init__(
+        self, key: SessionKey, sessions: Mapping[SessionKey, _Stored], bells: Bells
+    ) -> None:
+        self._key: Final = key
+        self._sessions: Final = sessions
+        self._bells: Final = bells
+        self._stored: _Stored | None = None
+
+    async def read(self, after: int) -> Sequence[Event]:
+        stored = self._sessions.get(self._key)
+        if stored is None or self._stored not in (None, stored):
+            raise SessionNotFoundError(self._key)
+        self._stored = stored
+        return stored.events[after : after + PAGE]
+
+    def hung(self) -> AbstractContextManager[Bell]:
+        return self._bells.hung(self._key)
+
+    async def wait(self, bell: Bell) -> None:
+        await bell.wait()

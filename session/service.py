@@ -10,6 +10,8 @@ What every service promises:
   without a gap, or none has and nothing changed.
 * **a writer says what it has seen.** An append names the last sequence number its writer knows;
   if the log has grown since, it fails with `SequenceConflictError` and changes nothing.
+* **a session is one run's, if the service owns sessions.** A run acquires a lease, renews it and
+  releases it; once another has taken over, an append under the old lease fails and changes nothing.
 * **what comes out is the reader's own.** Events are immutable; lists and dicts are copies.
 * **clocks decide nothing.** Order is the sequence number's.
 
@@ -26,91 +28,17 @@ from typing import Any, ClassVar
 
 import attrs
 
+from session.errors import SessionNotFoundError
 from session.event import Event
+from session.lease import Lease, Unfinished, UnfinishedRun
 from session.portable import read_lines, session_lines
 from session.session import Session, SessionKey
+from session.watching import PolledLog, Subscription
 
 __all__ = [
-    "SchemaVersionError",
-    "SequenceConflictError",
-    "SessionError",
-    "SessionExistsError",
     "SessionInfo",
-    "SessionNotFoundError",
     "SessionService",
-    "StoreCorruptError",
-    "StoreError",
-    "StoreFullError",
-    "StoreReadOnlyError",
-    "StoreUnavailableError",
 ]
-
-
-class SessionError(Exception):
-    """Something is wrong with a session. Subclasses say what."""
-
-
-class SessionNotFoundError(SessionError, LookupError):
-    """There is no such session (any more)."""
-
-    def __init__(self, key: SessionKey) -> None:
-        """Name the session that is missing."""
-        super().__init__(f"there is no session {key}")
-        self.key = key
-
-
-class SessionExistsError(SessionError):
-    """A session with this id is already there; `SessionService.create` overwrites nothing."""
-
-    def __init__(self, key: SessionKey) -> None:
-        """Name the session that is in the way."""
-        super().__init__(
-            f"the session {key} exists already; get() it, or choose another session_id"
-        )
-        self.key = key
-
-
-class SequenceConflictError(SessionError):
-    """Somebody else has appended to the session since the writer last looked. Nothing changed."""
-
-    def __init__(self, key: SessionKey, *, expected: int, actual: int) -> None:
-        """Say what the writer expected and what the log holds."""
-        super().__init__(
-            f"the log of session {key} ends at {actual}, not at {expected}: "
-            "another run is writing to it. "
-            "Run one invocation of a session at a time, or give each its own session_id"
-        )
-        self.key = key
-        self.expected = expected
-        self.actual = actual
-
-
-class StoreError(SessionError):
-    """The place where sessions are kept has failed: neither the caller nor the run is to blame.
-
-    What raised it has changed nothing, unless the message says that nobody knows. The message
-    names the store, without passwords; the error of the library below is the ``__cause__``.
-    """
-
-
-class StoreUnavailableError(StoreError):
-    """The store cannot be reached, was lost, or was locked by somebody for too long."""
-
-
-class StoreFullError(StoreError):
-    """There is no room for what should be recorded. When there is, the store goes on."""
-
-
-class StoreReadOnlyError(StoreError):
-    """The store can be read, and not be written to."""
-
-
-class StoreCorruptError(StoreError):
-    """What is in the store is not what a service put there."""
-
-
-class SchemaVersionError(StoreError):
-    """The tables were made by another release, which this one does not know."""
 
 
 @attrs.frozen
@@ -130,6 +58,12 @@ class SessionService(ABC):
 
     blocks: ClassVar[bool] = True
     """Whether `append` may await something. If not, `append_nowait` does the same work."""
+
+    owns: ClassVar[bool] = False
+    """Whether it keeps track of whose a session is: `acquire`, and what goes with it, work."""
+
+    poll_seconds: ClassVar[float] = 0.5
+    """How often a subscriber that waits looks, where nothing can wake it."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Take an `append` for one that blocks, unless the class that defines it says otherwise."""
@@ -184,22 +118,105 @@ class SessionService(ABC):
         """Forget a session. Nothing happens if there is none. ``app:`` and ``user:`` state stay."""
 
     @abstractmethod
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+    async def append(
+        self,
+        key: SessionKey,
+        events: Sequence[Event],
+        *,
+        expected_seq: int,
+        lease: Lease | None = None,
+    ) -> None:
         """Add ``events`` to the log in this order, and what they change to the state.
 
         Events must be sealed, whole (not partial) and new. On return each has its ``seq``, the
         first ``expected_seq + 1``, and the whole batch is as durable as the service makes it.
-        ``temp:`` keys are not stored.
+        ``temp:`` keys are not stored; keys in an event's ``actions.state_unset`` are removed.
+
+        With a ``lease``, only while the session is its holder's: it was not released, and nobody
+        else has acquired the session since. That it has expired does not matter by itself. Give
+        one only to a service that ``owns`` sessions. Without one nobody asks whose the session is.
 
         Raises:
+            LeaseLostError: the lease is no longer the session's.
             SequenceConflictError: the log does not end at ``expected_seq``.
             SessionNotFoundError: the session does not exist.
-            ValueError: an event is partial, not sealed, or recorded already.
+            ValueError: an event is partial, not sealed, or recorded already; or the lease is of
+                another session.
         """
 
-    def append_nowait(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+    def append_nowait(
+        self,
+        key: SessionKey,
+        events: Sequence[Event],
+        *,
+        expected_seq: int,
+        lease: Lease | None = None,
+    ) -> None:
         """Do what `append` does, at once; only for a service whose ``blocks`` is False."""
         raise NotImplementedError
+
+    # Whose a session is. For a service whose ``owns`` is True; the others raise
+    # NotImplementedError. May be cancelled, but for `release`, which its caller shields.
+
+    async def acquire(
+        self, key: SessionKey, *, run_id: str, owner: str, resumable: bool = False
+    ) -> Lease:
+        """Take the session for a run, unless another holds it. Does not wait for it.
+
+        ``owner`` is words for people. A lease that has expired is simply taken over. The token is
+        higher than that of any lease of the session before.
+
+        ``resumable``: the session remembers the run, as one that has not finished, until
+        `release`. Without it, a run that it still remembered is forgotten. One at most is.
+
+        Raises:
+            SessionBusyError: a live lease is another's, or this run's own of before.
+            SessionNotFoundError: the session does not exist.
+            ValueError: ``run_id`` or ``owner`` is empty or no text.
+        """
+        raise NotImplementedError(self._owns_nothing())
+
+    async def renew(self, lease: Lease) -> str | None:
+        """Let the lease begin its time anew. Return why the holder should stop, if it should.
+
+        The reason is that of the last `ask_to_stop` of this lease; it is returned each time. A
+        lease that has expired, and that nobody took, is extended.
+
+        Raises:
+            LeaseLostError: it is no longer the session's.
+            SessionNotFoundError: the session was deleted.
+        """
+        raise NotImplementedError(self._owns_nothing())
+
+    async def release(self, lease: Lease, *, unfinished: Unfinished | None = None) -> None:
+        """Give the session back. With ``unfinished`` it remembers the run, and that it ended so.
+
+        Without, the run is forgotten. Idempotent: nothing happens if the lease is no longer the
+        session's, or the session is gone.
+        """
+        raise NotImplementedError(self._owns_nothing())
+
+    async def ask_to_stop(self, key: SessionKey, reason: str) -> bool:
+        """Leave a word for whoever holds the session, whose next `renew` returns it.
+
+        False if there is nobody: no lease is live, or there is no such session.
+
+        Raises:
+            ValueError: ``reason`` is empty or no text.
+        """
+        raise NotImplementedError(self._owns_nothing())
+
+    async def unfinished(
+        self, *, app_name: str, user_id: str | None = None
+    ) -> builtins.list[UnfinishedRun]:
+        """Return the application's runs (of one user) that did not end, by user and session id."""
+        raise NotImplementedError(self._owns_nothing())
+
+    def _owns_nothing(self) -> str:
+        return (
+            f"{type(self).__name__} does not keep track of whose a session is (its `owns` is "
+            "False): any number of runs may write to one, and a conflict is found at the append"
+        )
 
     # What follows from the methods above. A service overrides what it can do better.
 
@@ -240,6 +257,28 @@ class SessionService(ABC):
         for key in old:
             await self.delete(app_name=key.app_name, user_id=key.user_id, session_id=key.session_id)
         return len(old)
+
+    def subscribe(self, key: SessionKey, *, after: int = 0) -> AsyncIterator[Event]:
+        """Return an iterator of the events with a number above ``after``: stored ones, then new.
+
+        In the order of their numbers, each once, none left out, whoever appends them: this
+        service or another, in this process or elsewhere. It never ends by itself.
+
+        It needs no closing: leave the loop and forget it. Each step is a checkpoint. A step that
+        was cancelled, or failed, has lost nothing, and the next goes on at the same place. One
+        task at a time reads it. A slow reader costs nothing: events wait in the log, not here.
+
+        Raises, at a step:
+            SessionNotFoundError: there is no such session, or it was deleted meanwhile (also if
+                there is a new one of this name since).
+            StoreError: the store failed; the next step tries again.
+            trio.BusyResourceError: another task is waiting for the next event.
+
+        Raises:
+            ValueError: ``after`` is no whole number from 0 on.
+        """
+        # A service that can wake who waits, or read a part of what is stored, does better.
+        return Subscription(key, after, PolledLog(self, key, SessionNotFoundError))
 
     async def export_session(
         self, *, app_name: str, user_id: str, session_id: str

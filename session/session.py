@@ -49,6 +49,8 @@ def fold(start: Mapping[str, Any], events: Iterable[Event]) -> dict[str, Any]:
     for event in events:
         if not event.partial:
             state.update(without_temp(event.state_delta))
+            for key in event.state_unset:
+                state.pop(key, None)
     return state
 
 
@@ -93,6 +95,8 @@ class Session:
         delta = event.delta
         if delta:
             self.state.update(delta)
+            for key in event.state_unset:
+                self.state.pop(key, None)
 
     def snapshot(self) -> FrozenDict:
         """Return the state as it is now, read-only, without the ``temp:`` keys."""

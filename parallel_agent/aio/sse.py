@@ -20,9 +20,14 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Final, cast
 
 from parallel_agent.aio.runner import OpenRun, Run
-from parallel_agent.errors import ReadError, describe
+from parallel_agent.errors import (
+    ReadError,
+)
 from parallel_agent.handle import core_of
 from parallel_agent.lifecycle import Status
+from parallel_agent.notes import (
+    describe,
+)
 from parallel_agent.observe.harmless import json_line
 from session.codec import Codec
 from session.event import Event

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, assert_never, cast
 
-from parallel_agent.errors import describe
+from parallel_agent.notes import (
+    describe,
+)
 from parallel_agent.observe.harmless import harmless, one_line
 from session.actions import BranchOutcome
 from session.content import Content, FunctionCall, FunctionResponse, InlineData, OtherPart, Text

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from types import NoneType
 from typing import Any, Final, TypeAlias
 
-from parallel_agent.errors import describe as describe_error
+from parallel_agent.notes import describe as describe_error
 from parallel_agent.schema._problems import KEPT_PROBLEMS, path_text, shown
 
 __all__ = ["ALL_KINDS", "KINDS", "MISSING", "Defs", "Kinds", "Shape", "Step", "Walk", "kind_of"]

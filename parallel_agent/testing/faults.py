@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar, final
 
@@ -9,6 +10,7 @@ from parallel_agent.context import InvocationContext
 from parallel_agent.plugin import Plugin
 from parallel_agent.result import Result
 from session.event import Event
+from session.lease import Lease, Unfinished, UnfinishedRun
 from session.service import SessionInfo, SessionService
 from session.session import Session, SessionKey
 
@@ -66,6 +68,8 @@ class FailingSessionService(SessionService):
             message = f"method is one of a session service, not {method!r:.80}"
             raise ValueError(message)
         self._inner = inner
+        # For each object, what it is for the inner one.
+        self.owns = inner.owns  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
         self._fails_at = _checked(fails_at)
         self._when = when
         self._method = method
@@ -137,11 +141,45 @@ class FailingSessionService(SessionService):
             lambda: self._inner.delete(app_name=app_name, user_id=user_id, session_id=session_id),
         )
 
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+    async def append(
+        self,
+        key: SessionKey,
+        events: Sequence[Event],
+        *,
+        expected_seq: int,
+        lease: Lease | None = None,
+    ) -> None:
         """Append, or fail."""
         await self._pass_on(
-            "append", lambda: self._inner.append(key, events, expected_seq=expected_seq)
+            "append",
+            lambda: self._inner.append(key, events, expected_seq=expected_seq, lease=lease),
         )
+
+    # Whose a session is: never fails.
+
+    async def acquire(
+        self, key: SessionKey, *, run_id: str, owner: str, resumable: bool = False
+    ) -> Lease:
+        """Acquire."""
+        return await self._inner.acquire(key, run_id=run_id, owner=owner, resumable=resumable)
+
+    async def renew(self, lease: Lease) -> str | None:
+        """Renew."""
+        return await self._inner.renew(lease)
+
+    async def release(self, lease: Lease, *, unfinished: Unfinished | None = None) -> None:
+        """Release."""
+        await self._inner.release(lease, unfinished=unfinished)
+
+    async def ask_to_stop(self, key: SessionKey, reason: str) -> bool:
+        """Ask to stop."""
+        return await self._inner.ask_to_stop(key, reason)
+
+    async def unfinished(
+        self, *, app_name: str, user_id: str | None = None
+    ) -> builtins.list[UnfinishedRun]:
+        """List what is unfinished."""
+        return await self._inner.unfinished(app_name=app_name, user_id=user_id)
 
 
 @final

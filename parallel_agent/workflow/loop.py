@@ -62,6 +62,12 @@ class LoopAgent(Agent):
         """How often it runs at most; None is without limit."""
         return self._max_iterations
 
+    @property
+    def shape(self) -> str:
+        """See `Agent.shape`: how often it runs counts."""
+        most = self._max_iterations
+        return f"{super().shape}, {'without limit' if most is None else f'at most {most}'}"
+
     async def run(self, ctx: InvocationContext) -> None:
         """Run the sub-agents over and over."""
         activation = activation_of(ctx)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Unpack, final
 
+import attrs
+
 from parallel_agent.agent import Agent, AgentOptions
 from parallel_agent.barrier import Barrier, FailFast
 from parallel_agent.context import InvocationContext, activation_of
@@ -90,6 +92,14 @@ class ParallelAgent(Agent):
     def max_concurrency(self) -> int | None:
         """How many sub-agents run at a time; None is without limit."""
         return self._max_concurrency
+
+    @property
+    def shape(self) -> str:
+        """See `Agent.shape`: its policy counts."""
+        barrier = self._barrier
+        # Of a class that says nothing of itself, its name: its address is another one each time.
+        says = repr(barrier) if attrs.has(type(barrier)) else type(barrier).__name__
+        return f"{super().shape}, {says}"
 
     async def run(self, ctx: InvocationContext) -> None:
         """Run the sub-agents side by side."""

@@ -67,6 +67,8 @@ class _Ours:
     seq: int | None = attrs.field(default=None, validator=attrs.validators.optional(_is_count))
     attempt: int = attrs.field(default=1, validator=_is_count)
     outcomes: tuple[BranchOutcome, ...] = ()
+    unset: tuple[str, ...] = ()
+    journal: Mapping[str, Any] | None = None
 
 
 @attrs.frozen
@@ -122,7 +124,7 @@ def make_converter() -> Converter:
     for cls in (FunctionCall, FunctionResponse, InlineData, BranchOutcome, _Ours):
         register(cls)
     register(_NodeInfo, kept=KEPT_NODE_INFO)
-    register(EventActions, kept=KEPT_ACTIONS, without=("outcomes",))
+    register(EventActions, kept=KEPT_ACTIONS, without=("outcomes", "state_unset", "journal"))
     converter.register_structure_hook(Part, _reads_part(_reads_object(converter, _StoredPart)))
     register(Content, prepare=_complete_content)
     register(
@@ -205,6 +207,8 @@ def _part_metadata(fields: dict[str, Any]) -> None:
 
 def _as_event(stored: _StoredEvent) -> Event:
     stored.actions.outcomes = stored.ours.outcomes
+    stored.actions.state_unset = stored.ours.unset
+    stored.actions.journal = stored.ours.journal
     other = stored.other
     if stored.node_info.other:
         other = FrozenDict({**other, "nodeInfo": stored.node_info.other})

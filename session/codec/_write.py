@@ -73,6 +73,10 @@ def _our_object(event: Event) -> dict[str, Any]:
         ours["attempt"] = event.attempt
     if outcomes := event.actions.outcomes:
         ours["outcomes"] = [_outcome_object(outcome) for outcome in outcomes]
+    if event.actions.state_unset:
+        ours["unset"] = list(event.actions.state_unset)
+    if event.actions.journal is not None:
+        ours["journal"] = event.actions.journal
     return ours
 
 

@@ -3,7 +3,8 @@
 `CHECKS` are for a `SessionService`, `ARTIFACT_CHECKS` for an `ArtifactService`.
 
 Every check is a claim and an async function of one fresh service; it needs no test framework and
-no particular event loop. In a test suite, take them one by one::
+no particular event loop, but for those of `SessionService.subscribe`, which need trio. In a test
+suite, take them one by one::
 
     @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
     async def test_my_service(check):
@@ -22,7 +23,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final, TypeAlias
 
-from session.conformance import _appends, _moving, _sessions, _state
+from session.conformance import _appends, _moving, _owners, _sessions, _state, _watching
 from session.conformance._artifacts import (
     ARTIFACT_CHECKS,
     ArtifactCheck,
@@ -46,8 +47,12 @@ CHECKS: Final[tuple[Check, ...]] = (
     *_appends.CHECKS,
     *_state.CHECKS,
     *_moving.CHECKS,
+    *_watching.CHECKS,
+    *_owners.CHECKS,
 )
-"""Every check: of the sessions themselves, of appending, of the state, of moving sessions."""
+"""Every check: of sessions themselves, appending, the state, moving sessions, following them; and,
+for a service that ``owns`` them, of whose they are.
+"""
 
 ServiceFactory: TypeAlias = Callable[
     [], SessionService | AbstractAsyncContextManager[SessionService]

@@ -23,10 +23,12 @@ from session.conformance._kit import (
     with_delta,
 )
 from session.content import Content, FunctionCall, InlineData, OtherPart, Text
-from session.event import Event, Origin
-from session.service import (
+from session.errors import (
     SequenceConflictError,
     SessionNotFoundError,
+)
+from session.event import Event, Origin
+from session.service import (
     SessionService,
 )
 from session.session import fold

@@ -21,9 +21,11 @@ from session.conformance._kit import (
     texts_of,
     with_delta,
 )
-from session.service import (
+from session.errors import (
     SessionExistsError,
     SessionNotFoundError,
+)
+from session.service import (
     SessionService,
 )
 from session.session import SessionKey

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from session.actions import EventActions
 from session.conformance._kit import (
     KEY,
     collector,
@@ -12,9 +13,11 @@ from session.conformance._kit import (
     expect_same,
     get,
     make_event,
+    sealed,
     texts_of,
     with_delta,
 )
+from session.event import Event
 from session.service import (
     SessionService,
 )
@@ -74,6 +77,29 @@ async def a_new_sessions_state_goes_to_its_scopes(service: SessionService) -> No
     expect_same("the second session's state", dict(session.state), {"app:k": 1, "user:k": 4})
     first = (await get(service)).state
     expect_same("the first session's", dict(first), {"app:k": 1, "user:k": 4, "plain": 3})
+
+
+@_check
+async def a_key_that_is_unset_is_gone(service: SessionService) -> None:
+    second = SessionKey("app", "user", "second")
+    await create(service, {"a": 1, "b": 1, "user:u": 1})
+    await create(service, {"a": 2}, key=second)
+    batch = [_unset("a", **{"user:u": 2}), _unset("b", "never"), make_event(b=3, c=None)]
+    await service.append(KEY, batch, expected_seq=0)
+    state = dict((await get(service)).state)
+    expect_same("the state", state, {"b": 3, "c": None, "user:u": 2})
+    await service.append(KEY, [make_event(a=4, d=4), _unset("d", "b")], expected_seq=3)
+    session = await get(service)
+    expect_same("the state", dict(session.state), {"a": 4, "c": None, "user:u": 2})
+    unset = [list(event.state_unset) for event in session.events]
+    expect("what the log unsets", unset, [["a"], ["b", "never"], [], [], ["d", "b"]])
+    other = dict((await get(service, second)).state)
+    expect_same("the other session's", other, {"a": 2, "user:u": 2})
+
+
+def _unset(*names: str, **more: Any) -> Event:
+    delta = {**dict.fromkeys(names), **more}
+    return sealed(Event(actions=EventActions(state_delta=delta, state_unset=names), timestamp=1.0))
 
 
 @_check

@@ -4,8 +4,8 @@ Needs the extra ``sql``. Without this package, `session` needs no database libra
 
 From the ground up: ``schema`` (the tables) and ``migrations``, which make them · ``rows`` (between
 values and rows) · ``statements``, ``migrate`` · ``store`` (one database), ``sqlite`` and
-``postgres`` · ``transaction``, ``work`` (what is written), ``writer`` (group commit), ``reader`` ·
-``service``.
+``postgres`` · ``transaction``, ``work`` and ``leases`` (what is written), ``writer`` (group
+commit), ``reader`` · ``service``.
 
 ``docs/how-to/durable-sessions.md`` shows how it is used.
 """

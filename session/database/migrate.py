@@ -18,7 +18,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, column, inspect, select, table
 
 from session.database.schema import VERSION, Schema
-from session.service import SchemaVersionError, StoreCorruptError
+from session.errors import (
+    SchemaVersionError,
+    StoreCorruptError,
+)
 
 __all__ = ["migrate"]
 

@@ -6,21 +6,29 @@ the order of their names, so no two ever wait for each other in a circle.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 from zlib import crc32
 
 import psycopg
 from psycopg import errors
-from sqlalchemy import Connection, PoolProxiedConnection, create_engine, event, text
+from psycopg.sql import SQL, Identifier
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    PoolProxiedConnection,
+    create_engine,
+    event,
+    literal_column,
+    text,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import URL
 
 from session.database.schema import Schema
-from session.database.statements import Statements
 from session.database.store import Durability, Store
-from session.service import (
+from session.errors import (
     StoreCorruptError,
     StoreError,
     StoreFullError,
@@ -32,12 +40,26 @@ __all__ = ["PostgresStore"]
 
 _WRITERS: Final = 4
 
+# Not now(), which stands still while a transaction waits for a row.
+_NOW: Final[ColumnElement[float]] = literal_column(
+    "CAST(extract(epoch FROM clock_timestamp()) AS DOUBLE PRECISION)"
+)
+
 # "off" is all that a loss of power can undo; a server may ask for more than "on".
 _FULL: Final = (
     "SELECT set_config('synchronous_commit', 'on', false) "
     "WHERE current_setting('synchronous_commit') = 'off'"
 )
 _NORMAL: Final = "SELECT set_config('synchronous_commit', 'off', false)"
+
+# It writes nothing that a loss of power could undo, so it need not wait for the disk.
+_ANNOUNCE: Final = (
+    "SELECT set_config('synchronous_commit', 'off', true), count(pg_notify(%s, number::text)) "
+    "FROM unnest(%s::bigint[]) AS number"
+)
+_CHANNEL: Final = "parallel_agent"
+# To a server that does not answer, the next attempt is made soon enough.
+_EAR: Final[dict[str, Any]] = {"connect_timeout": 4, "autocommit": True}
 
 # The first two letters of an SQLSTATE are its class.
 _KINDS: Final[dict[str, tuple[type[StoreError], str]]] = {
@@ -61,6 +83,9 @@ _KINDS: Final[dict[str, tuple[type[StoreError], str]]] = {
 class PostgresStore(Store):
     """A database of a server's."""
 
+    announces = True
+    poll_seconds = 5.0  # for what was announced while nobody heard it
+
     def __init__(
         self, url: URL, schema: Schema, *, durability: Durability, pool: int, busy_timeout: float
     ) -> None:
@@ -68,25 +93,31 @@ class PostgresStore(Store):
         self.writers = min(_WRITERS, pool)
         given = url.query.get("options", "")
         milliseconds = int(busy_timeout * 1000)
+        url = url.set(drivername="postgresql+psycopg")
+        how = {
+            "options": f"-c lock_timeout={milliseconds} {given}",
+            "connect_timeout": max(2, int(busy_timeout)),
+            # A server whose machine is gone does not answer at all.
+            "tcp_user_timeout": milliseconds,
+        }
         engine = create_engine(
-            url.set(drivername="postgresql+psycopg"),
+            url,
             paramstyle="format",
             pool_size=pool + self.writers,
             max_overflow=0,
             pool_timeout=busy_timeout,
             # A server that was restarted has closed what lies in the pool.
             pool_pre_ping=True,
-            connect_args={
-                "options": f"-c lock_timeout={milliseconds} {given}",
-                "connect_timeout": max(2, int(busy_timeout)),
-                # A server whose machine is gone does not answer at all.
-                "tcp_user_timeout": milliseconds,
-            },
+            connect_args=how,
             hide_parameters=True,
         )
         self._commit = _FULL if durability == "full" else _NORMAL
         event.listen(engine, "connect", self._on_connect)
-        super().__init__(_label(url), schema, engine, Statements.of(schema, engine, insert))
+        # As the engine does it: the pool's connections are for short use.
+        self._address, given_too = engine.dialect.create_connect_args(url)
+        self._how: dict[str, Any] = {**given_too, **how, **_EAR}
+        self._channel = f"{schema.prefix}{_CHANNEL}"
+        super().__init__(_label(url), schema, engine, insert, _NOW)
 
     def _on_connect(self, connection: Any, _record: object) -> None:
         connection.execute(self._commit)
@@ -113,6 +144,17 @@ class PostgresStore(Store):
         driver: Any = connection.driver_connection
         driver.autocommit = True  # the writer says BEGIN and COMMIT itself
         return connection
+
+    def announce(self, cursor: Any, sessions: Sequence[int]) -> None:
+        """See `Store.announce`."""
+        cursor.execute(_ANNOUNCE, (self._channel, [*sessions]))
+
+    @contextmanager
+    def open_ear(self) -> Generator[_Ear]:
+        """See `Store.open_ear`."""
+        with psycopg.connect(*self._address, **self._how) as connection:
+            connection.execute(SQL("LISTEN {}").format(Identifier(self._channel)))
+            yield _Ear(connection)
 
     def is_lost(self, error: Exception) -> bool:
         """See `Store.is_lost`."""
@@ -141,6 +183,21 @@ class PostgresStore(Store):
             return StoreUnavailableError, f"it cannot be reached ({said})"
         kind, why = _KINDS.get(state) or _KINDS.get(state[:2]) or (StoreError, "it refuses")
         return kind, f"{why} ({said}, {state})"
+
+
+class _Ear:
+    """See `Ear`."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+
+    def fileno(self) -> int:
+        return self._connection.fileno()
+
+    def hear(self) -> Iterable[int]:
+        # Whatever else may be said on the channel is not ours.
+        said = [notice.payload for notice in self._connection.notifies(timeout=0)]
+        return {int(number) for number in said if number.isdecimal()}
 
 
 _GOING_DOWN: Final = (errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnectNow)

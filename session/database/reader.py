@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import attrs
-from sqlalchemy import Column, Connection, literal, select, tuple_, union_all
+from sqlalchemy import Column, Connection, case, literal, select, tuple_, union_all
 
 from session.database.rows import name_of, stored_name
 from session.database.store import Store
 from session.event import Event
+from session.lease import RunStatus, UnfinishedRun
 from session.service import SessionInfo
 from session.session import Session, SessionKey
 
@@ -73,6 +74,24 @@ class Reader:
             bodies = [] if found is None else self._bodies(connection, found, window)
         return [self._store.rows.event(key, seq, body) for seq, body in bodies]
 
+    def next_events(
+        self, key: SessionKey, after: int, limit: int
+    ) -> tuple[int, list[Event]] | None:
+        """Return the session's own number, and the first events after a position.
+
+        None if there is no such session. Costs one short query if there are no events.
+        """
+        table = self._schema.session
+        with self._store.reading() as connection:
+            row = connection.execute(
+                select(table.c.id, table.c.last_seq).where(*self._is(key))
+            ).one_or_none()
+            if row is None:
+                return None
+            window = Window(after_sequence=after, oldest=limit)
+            bodies = self._bodies(connection, row.id, window) if row.last_seq > after else []
+        return row.id, [self._store.rows.event(key, seq, body) for seq, body in bodies]
+
     def page(
         self, app_name: str, user_id: str | None, after: SessionKey | None, limit: int | None
     ) -> list[SessionInfo]:
@@ -99,6 +118,33 @@ class Reader:
         return [
             SessionInfo(SessionKey(app_name, name_of(user), name_of(session)), seq, time)
             for user, session, seq, time in rows
+        ]
+
+    def unfinished(self, app_name: str, user_id: str | None) -> list[UnfinishedRun]:
+        """Return the runs that did not end, by user and session."""
+        table = self._schema.session
+        query = select(
+            table.c.user_id,
+            table.c.session_id,
+            table.c.run_id,
+            table.c.run_status,
+            case((table.c.lease_expires > self._store.now, table.c.lease_owner)),
+            table.c.last_update_time,
+        ).where(table.c.app_name == stored_name(app_name), table.c.run_status.is_not(None))
+        if user_id is not None:
+            query = query.where(table.c.user_id == stored_name(user_id))
+        query = query.order_by(table.c.user_id, table.c.session_id)
+        with self._store.reading() as connection:
+            rows = connection.execute(query).all()
+        return [
+            UnfinishedRun(
+                SessionKey(app_name, name_of(user), name_of(session)),
+                name_of(run),
+                _status(status, owner),
+                None if owner is None else name_of(owner),
+                time,
+            )
+            for user, session, run, status, owner, time in rows
         ]
 
     def _is(self, key: SessionKey) -> tuple[Any, ...]:
@@ -144,3 +190,8 @@ class Reader:
         # From the end: it costs what it returns, however long the log is.
         query = query.order_by(table.c.seq.desc()).limit(recent)
         return [(seq, body) for seq, body in reversed(connection.execute(query).all())]
+
+
+def _status(stored: RunStatus, owner: str | None) -> RunStatus:
+    """A run that has not released its lease is running while that is live, and not after."""
+    return "crashed" if stored == "running" and owner is None else stored

@@ -18,8 +18,10 @@ from typing import Any, Final, TypeAlias
 import attrs
 
 from session.codec import Codec, CodecError
+from session.errors import (
+    StoreCorruptError,
+)
 from session.event import OURS, Event, stamp_seq
-from session.service import StoreCorruptError
 from session.session import SessionKey
 from session.state import APP_PREFIX, USER_PREFIX, UnstorableError, freeze, without_temp
 
@@ -50,12 +52,16 @@ def name_of(stored: str) -> str:
 
 @attrs.frozen
 class Written:
-    """What a batch writes: its rows, the last values of its keys as JSON, its last time."""
+    """What a batch writes: its rows, the last values of its keys as JSON, its last time.
+
+    ``unset`` are the keys of the session's own that it leaves without a value.
+    """
 
     events: Sequence[EventRow]
     deltas: Sequence[Mapping[str, Any]]
     state: Mapping[str, str]
     time: float
+    unset: Sequence[str] = ()
 
 
 def sorted_by_scope(
@@ -92,6 +98,7 @@ class Rows:
         rows: list[EventRow] = []
         deltas: list[Mapping[str, Any]] = []
         state: dict[str, Any] = {}
+        unset: set[str] = set()
         encode = self._codec.encode
         for seq, event in enumerate(events, start=first):
             stored = encode(event)
@@ -106,8 +113,18 @@ class Rows:
             deltas.append(kept)
             if kept:
                 state.update(kept)
+                for name in event.state_unset:
+                    state.pop(name, None)
+                    unset.add(name)
             rows.append((seq, stored["timestamp"], _TO_TEXT(stored)))
-        return Written(rows, deltas, self.state(state), rows[-1][1] if rows else 0.0)
+        return Written(
+            rows,
+            deltas,
+            self.state(state),
+            rows[-1][1] if rows else 0.0,
+            # A later event may have set it again.
+            [stored_name(name) for name in unset if name not in state],
+        )
 
     def state(self, state: Mapping[str, Any]) -> dict[str, str]:
         """Return keys and values as they are stored. The values are frozen JSON."""

@@ -1,6 +1,7 @@
 """The tables, for a prefix: so that they can live in a database that holds others as well.
 
-``session``: one row each, with the end of its log, and whose it is just now (the lease).
+``session``: one row each, with the end of its log, whose it is just now (the lease), and the run
+that has not finished.
 ``event``: the log; a row is never changed, and lies with the others of its session, in order.
 ``session_state``, ``user_state``, ``app_state``: one row for each key, so that a write costs what
 changed and not what is there.
@@ -19,6 +20,7 @@ from sqlalchemy import (
     Column,
     Double,
     ForeignKey,
+    Index,
     Integer,
     MetaData,
     Table,
@@ -86,14 +88,30 @@ class Schema:
             Column("created_at", Double, nullable=False),
             Column("last_update_time", Double, nullable=False),
             Column("last_seq", BigInteger, nullable=False),
+            # Whose it is; null: nobody's. The token outlives the lease; 0: there was none yet.
             Column("lease_owner", Text),
             Column("lease_token", BigInteger, nullable=False, server_default="0"),
             Column("lease_expires", Double),
+            Column("lease_stop", Text),
+            # The run that holds the lease, or one that is remembered. Only of one that is to be
+            # remembered there is a status.
+            Column("run_id", Text),
+            Column("run_status", Text),
             UniqueConstraint("app_name", "user_id", "session_id", name=f"{prefix}session_name"),
             # No index on last_update_time: every append would have to move an entry in it, and
             # only `delete_before` would look there.
             # An id is never used again, so a row left behind could never pass for another's.
             sqlite_autoincrement=True,
+        )
+        # Most sessions are not in it.
+        unfinished = session.c.run_status.is_not(None)
+        Index(
+            f"{prefix}session_unfinished",
+            session.c.app_name,
+            session.c.user_id,
+            session.c.session_id,
+            sqlite_where=unfinished,
+            postgresql_where=unfinished,
         )
         event = Table(
             f"{prefix}event",

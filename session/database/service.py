@@ -6,12 +6,22 @@ import builtins
 import os
 import time
 import weakref
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from contextlib import AbstractContextManager
 from typing import Any, Final, Self, TypeVar, TypeVarTuple, Unpack, get_args
 from uuid import uuid4
 
 import trio
 
+from session.database.leases import Acquire, AskToStop, Release, Renew
 from session.database.postgres import PostgresStore
 from session.database.reader import Reader, Window
 from session.database.schema import Schema, check_prefix
@@ -19,13 +29,24 @@ from session.database.sqlite import SqliteStore
 from session.database.statements import AT_ONCE
 from session.database.store import Durability, Store
 from session.database.url import parse_url
-from session.database.work import Append, Create, Delete, DeleteBefore, Restore
+from session.database.watch import Watch
+from session.database.work import Append, Create, Delete, DeleteBefore, Restore, Work
 from session.database.writer import FaultPoints, Writer
+from session.errors import (
+    SessionNotFoundError,
+)
 from session.event import Event, stamp_delta, stamp_seq
+from session.lease import (
+    Lease,
+    Unfinished,
+    UnfinishedRun,
+    check_lease,
+    check_unfinished,
+    check_words,
+)
 from session.portable import event_line, header_line, read_lines
 from session.service import (
     SessionInfo,
-    SessionNotFoundError,
     SessionService,
     check_batch,
     check_page,
@@ -34,6 +55,7 @@ from session.service import (
 )
 from session.session import Session, SessionKey
 from session.state import freeze, without_temp
+from session.watching import PAGE, Bell, Subscription
 
 __all__ = ["DatabaseSessionService"]
 
@@ -90,7 +112,12 @@ class DatabaseSessionService(SessionService):
         pool_size: how many reads may go on side by side; on PostgreSQL, writes as well (up to 4).
         busy_timeout: seconds to wait while another process writes, connections are all taken, or
             a server does not answer.
-        clock: seconds since the epoch, for the creation time of sessions.
+        lease_seconds: how long a session stays busy after the process of its run has died. More
+            than its holder needs from one renewal to the next: that is the time between them, and
+            what a commit takes when the store is busy (a renewal waits for the group before it),
+            or hangs. Too short, and a run that is alive loses its session to another.
+        clock: seconds since the epoch, for the creation time of sessions. Leases go by the
+            database's own.
         new_id: makes the ids of sessions that were not given one.
         fault_points: for tests of what happens when things go wrong; see `FaultPoints`.
 
@@ -100,6 +127,7 @@ class DatabaseSessionService(SessionService):
     """
 
     batches = True
+    owns = True
 
     def __init__(
         self,
@@ -109,6 +137,7 @@ class DatabaseSessionService(SessionService):
         durability: Durability = "full",
         pool_size: int = 5,
         busy_timeout: float = 30.0,
+        lease_seconds: float = 30.0,
         clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = _random_id,
         fault_points: FaultPoints | None = None,
@@ -123,6 +152,9 @@ class DatabaseSessionService(SessionService):
         if not isinstance(busy_timeout, int | float) or not 0 <= busy_timeout < _LONGEST:
             message = f"busy_timeout is seconds, from 0 on, not {busy_timeout!r:.80}"
             raise ValueError(message)
+        if not isinstance(lease_seconds, int | float) or not 0 < lease_seconds < _LONGEST:
+            message = f"lease_seconds is seconds, more than 0, not {lease_seconds!r:.80}"
+            raise ValueError(message)
         schema = Schema.of(check_prefix(table_prefix))
         parsed = parse_url(url)
         kind = SqliteStore if parsed.get_backend_name() == "sqlite" else PostgresStore
@@ -134,10 +166,12 @@ class DatabaseSessionService(SessionService):
             busy_timeout=busy_timeout,
         )
         self._reader = Reader(self._store)
-        self._writer = Writer(self._store, fault_points)
+        self._watch = Watch(self._store)
+        self._writer = Writer(self._store, self._watch, fault_points)
         self._pool_size = pool_size
         # One in each event loop: a limiter belongs to one. The pool of connections limits all.
         self._threads = trio.lowlevel.RunVar[trio.CapacityLimiter]("session readers")
+        self._lease_seconds = float(lease_seconds)
         self._clock = clock
         self._new_id = new_id
         self._process = os.getpid()
@@ -233,17 +267,75 @@ class DatabaseSessionService(SessionService):
 
     # An interrupt between the commit and the numbers would leave recorded events without.
     @trio.lowlevel.enable_ki_protection
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+    async def append(
+        self,
+        key: SessionKey,
+        events: Sequence[Event],
+        *,
+        expected_seq: int,
+        lease: Lease | None = None,
+    ) -> None:
         """See `SessionService.append`. It costs the events and the keys that they change."""
         check_batch(events)
+        if lease is not None:
+            check_lease(key, lease)
         self._check_process()
         events = [*events]
         # Here and not in the writer's thread, which is busy while others could be encoded.
         written = self._store.rows.write(events, expected_seq + 1)
-        await self._writer.do(Append(key, written, expected_seq))
+        await self._writer.do(Append(key, written, expected_seq, lease))
         for (seq, _, _), event, delta in zip(written.events, events, written.deltas, strict=True):
             stamp_seq(event, seq)
             stamp_delta(event, delta)
+
+    async def acquire(
+        self, key: SessionKey, *, run_id: str, owner: str, resumable: bool = False
+    ) -> Lease:
+        """See `SessionService.acquire`."""
+        work = Acquire(
+            key,
+            run_id=check_words("run_id", run_id),
+            owner=check_words("owner", owner),
+            seconds=self._lease_seconds,
+            resumable=resumable,
+        )
+        await self._change(work)
+        return Lease(key, run_id, owner, work.token, self._lease_seconds)
+
+    async def renew(self, lease: Lease) -> str | None:
+        """See `SessionService.renew`."""
+        work = Renew(lease)
+        await self._change(work)
+        return work.stop
+
+    async def release(self, lease: Lease, *, unfinished: Unfinished | None = None) -> None:
+        """See `SessionService.release`."""
+        check_unfinished(unfinished)
+        await self._change(Release(lease, unfinished))
+
+    async def ask_to_stop(self, key: SessionKey, reason: str) -> bool:
+        """See `SessionService.ask_to_stop`."""
+        asked: bool | None = await self._change(AskToStop(key, check_words("reason", reason)))
+        # None: it is there, and the answer was lost with the connection.
+        return asked is not False
+
+    async def unfinished(
+        self, *, app_name: str, user_id: str | None = None
+    ) -> builtins.list[UnfinishedRun]:
+        """See `SessionService.unfinished`. It costs what it returns."""
+        return await self._read(self._reader.unfinished, app_name, user_id)
+
+    def subscribe(self, key: SessionKey, *, after: int = 0) -> AsyncIterator[Event]:
+        """See `SessionService.subscribe`.
+
+        An append of this service wakes who waits. What other processes append is seen within half
+        a second in SQLite, where a subscriber that waits costs a short query as often; in
+        PostgreSQL, which tells, at once or, if that was lost, within five seconds.
+
+        Raises, at a step:
+            trio.ClosedResourceError: the service has been closed.
+        """
+        return Subscription(key, after, _Log(key, self._watch, self._next_events))
 
     async def export_session(
         self, *, app_name: str, user_id: str, session_id: str
@@ -296,7 +388,10 @@ class DatabaseSessionService(SessionService):
     async def _get(self, key: SessionKey, window: Window) -> Session | None:
         return await self._read(self._reader.session, key, window)
 
-    async def _change(self, work: Create | Delete | DeleteBefore | Restore) -> Any:
+    async def _next_events(self, key: SessionKey, after: int) -> tuple[int, Sequence[Event]] | None:
+        return await self._read(self._reader.next_events, key, after, PAGE)
+
+    async def _change(self, work: Work) -> Any:
         self._check_process()
         await trio.lowlevel.checkpoint_if_cancelled()
         return await self._writer.do(work)
@@ -318,3 +413,29 @@ class DatabaseSessionService(SessionService):
                 "be shared. Make a service in each process"
             )
             raise RuntimeError(message)
+
+
+class _Log:
+    """The log of one session. Its own number tells it from another of the same name."""
+
+    def __init__(
+        self,
+        key: SessionKey,
+        watch: Watch,
+        read: Callable[[SessionKey, int], Awaitable[tuple[int, Sequence[Event]] | None]],
+    ) -> None:
+        self._key: Final = key
+        self._watch: Final = watch
+        self._next_events: Final = read
+        self._session: int | None = None
+        self.wait: Final = watch.wait
+
+    async def read(self, after: int) -> Sequence[Event]:
+        found = await self._next_events(self._key, after)
+        if found is None or self._session not in (None, found[0]):
+            raise SessionNotFoundError(self._key)
+        self._session, events = found
+        return events
+
+    def hung(self) -> AbstractContextManager[Bell]:
+        return self._watch.hung(self._session)

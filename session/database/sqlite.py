@@ -13,16 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import ColumnElement, Connection, create_engine, event, literal_column
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from session.database.schema import Schema
-from session.database.statements import Statements
 from session.database.store import Durability, Store
-from session.service import (
+from session.errors import (
     StoreCorruptError,
     StoreError,
     StoreFullError,
@@ -35,10 +34,14 @@ __all__ = ["SqliteStore"]
 # An UPDATE that returns what it found.
 _LEAST: Final = (3, 35)
 _WAL_LIMIT: Final = 64 * 2**20
+# It counts milliseconds; 2440587.5 is the beginning of 1970.
+_NOW: Final[ColumnElement[float]] = literal_column("((julianday('now') - 2440587.5) * 86400.0)")
 _MEMORY: Final = (None, "", ":memory:")
 _PRIMARY: Final = 0xFF
 
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
+# What Python's module says of text that is none; that error has no code.
+_NO_TEXT: Final = "Could not decode to UTF-8"
 _DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
 
 
@@ -85,9 +88,7 @@ class SqliteStore(Store):
         )
         event.listen(engine, "connect", self._on_connect)
         event.listen(engine, "begin", _on_begin)
-        super().__init__(
-            f"sqlite:///{self._path}", schema, engine, Statements.of(schema, engine, insert)
-        )
+        super().__init__(f"sqlite:///{self._path}", schema, engine, insert, _NOW)
 
     def _on_connect(self, connection: sqlite3.Connection, _record: object) -> None:
         # The module's own way of beginning transactions comes too late for what must not change
@@ -170,7 +171,7 @@ class SqliteStore(Store):
         elif primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
             kind = StoreReadOnlyError
             why = f"it cannot be written to ({error})"
-        elif primary in _DAMAGED:
+        elif primary in _DAMAGED or (primary is None and _NO_TEXT in str(error)):
             kind = StoreCorruptError
             why = f"the file is damaged, or is no SQLite database ({error})"
         elif primary == sqlite3.SQLITE_CANTOPEN:

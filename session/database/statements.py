@@ -9,7 +9,18 @@ from __future__ import annotations
 from typing import Any, Final
 
 import attrs
-from sqlalchemy import Engine, Text, bindparam, delete, literal_column, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Engine,
+    Text,
+    bindparam,
+    case,
+    delete,
+    literal_column,
+    null,
+    select,
+    update,
+)
 from sqlalchemy.sql import ClauseElement
 
 from session.database.schema import Schema
@@ -18,6 +29,9 @@ __all__ = ["AT_ONCE", "Statement", "Statements"]
 
 AT_ONCE: Final = 100
 """How many old sessions are deleted in one transaction: appends wait meanwhile."""
+
+# How many leases a session may have had before the tokens of the next row begin.
+_TOKENS: Final = str(2**24)
 
 
 @attrs.frozen
@@ -40,7 +54,13 @@ class Statements:
     """
 
     advance: Statement
+    advance_held: Statement
     find: Statement
+    find_lease: Statement
+    acquire: Statement
+    renew: Statement
+    release: Statement
+    ask_to_stop: Statement
     create: Statement
     delete: Statement
     bodies: Statement
@@ -49,12 +69,19 @@ class Statements:
     user_keys: Statement
     add_event: Statement
     set_session_state: Statement
+    unset_session_state: Statement
     set_user_state: Statement
     set_app_state: Statement
 
     @classmethod
-    def of(cls, schema: Schema, engine: Engine, insert: Any) -> Statements:
-        """Compile them for an engine; ``insert`` is that of its dialect, with ON CONFLICT."""
+    def of(
+        cls, schema: Schema, engine: Engine, insert: Any, now: ColumnElement[float]
+    ) -> Statements:
+        """Compile them for an engine.
+
+        ``insert`` is that of its dialect, with ON CONFLICT. ``now`` is the database's own clock,
+        in seconds: the one clock that all who write to it share.
+        """
         session, event = schema.session, schema.event
         name = (
             (session.c.app_name == bindparam("app"))
@@ -75,6 +102,20 @@ class Statements:
                 )
             )
 
+        held = (session.c.lease_token == bindparam("token")) & session.c.lease_owner.is_not(None)
+        # The first is made of the row's id, which never comes again: a session that was made anew
+        # must not take a lease of the one before for its own.
+        token = case(
+            (session.c.lease_token == literal_column("0"), session.c.id * literal_column(_TOKENS)),
+            else_=session.c.lease_token,
+        ) + literal_column("1")
+        expires = now + bindparam("seconds")
+        advance = (
+            update(session)
+            .where(name, session.c.last_seq == bindparam("expected"))
+            .values(last_seq=bindparam("seq"), last_update_time=bindparam("time"))
+            .returning(session.c.id)
+        )
         new = insert(session).values(
             app_name=bindparam("app"),
             user_id=bindparam("user"),
@@ -92,14 +133,58 @@ class Statements:
         # Written out: SQLAlchemy would make parameters of them, under names of its own.
         few = stale.limit(literal_column(str(AT_ONCE))).offset(literal_column("0"))
         return cls(
-            advance=compiled(
-                update(session)
-                .where(name, session.c.last_seq == bindparam("expected"))
-                .values(last_seq=bindparam("seq"), last_update_time=bindparam("time"))
-                .returning(session.c.id)
-            ),
+            advance=compiled(advance),
+            advance_held=compiled(advance.where(held)),
             find=compiled(
                 select(session.c.id, session.c.last_seq, session.c.created_at).where(name)
+            ),
+            find_lease=compiled(
+                select(
+                    session.c.last_seq,
+                    session.c.lease_token,
+                    session.c.run_id,
+                    session.c.lease_owner,
+                    session.c.lease_expires,
+                    session.c.lease_expires - now,
+                    session.c.lease_stop,
+                ).where(name)
+            ),
+            acquire=compiled(
+                update(session)
+                .where(name, session.c.lease_owner.is_(None) | (session.c.lease_expires <= now))
+                .values(
+                    lease_owner=bindparam("owner"),
+                    lease_token=token,
+                    lease_expires=expires,
+                    lease_stop=null(),
+                    run_id=bindparam("run"),
+                    run_status=bindparam("status"),
+                )
+                .returning(session.c.lease_token, session.c.lease_expires)
+            ),
+            renew=compiled(
+                update(session)
+                .where(name, held)
+                .values(lease_expires=expires)
+                .returning(session.c.lease_stop, session.c.lease_expires)
+            ),
+            release=compiled(
+                update(session)
+                .where(name, held)
+                .values(
+                    lease_owner=null(),
+                    lease_expires=null(),
+                    lease_stop=null(),
+                    run_id=bindparam("run"),
+                    run_status=bindparam("status"),
+                )
+                .returning(session.c.id)
+            ),
+            ask_to_stop=compiled(
+                update(session)
+                .where(name, session.c.lease_owner.is_not(None), session.c.lease_expires > now)
+                .values(lease_stop=bindparam("reason"))
+                .returning(session.c.id)
             ),
             create=compiled(new.on_conflict_do_nothing().returning(session.c.id)),
             delete=compiled(delete(session).where(name).returning(session.c.id)),
@@ -131,6 +216,12 @@ class Statements:
             ),
             add_event=compiled(insert(event)),
             set_session_state=upsert(schema.session_state),
+            unset_session_state=compiled(
+                delete(schema.session_state).where(
+                    schema.session_state.c.session == bindparam("id"),
+                    schema.session_state.c.key == bindparam("key"),
+                )
+            ),
             set_user_state=upsert(schema.user_state),
             set_app_state=upsert(schema.app_state),
         )

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
-from sqlalchemy import Connection, Engine, PoolProxiedConnection
+from sqlalchemy import ColumnElement, Connection, Engine, PoolProxiedConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -20,11 +20,26 @@ from session.database.migrate import migrate
 from session.database.rows import Rows
 from session.database.schema import Schema
 from session.database.statements import Statements
-from session.service import StoreError, StoreUnavailableError
+from session.errors import (
+    StoreError,
+    StoreUnavailableError,
+)
 
-__all__ = ["Durability", "Store"]
+__all__ = ["Durability", "Ear", "Store"]
 
 Durability: TypeAlias = Literal["full", "normal"]
+
+
+class Ear(Protocol):
+    """A connection that hears what is announced."""
+
+    def fileno(self) -> int:
+        """Return the socket that can be read when there is something to hear."""
+        ...
+
+    def hear(self) -> Iterable[int]:
+        """Return the sessions that were announced, without waiting."""
+        ...
 
 
 class Store(ABC):
@@ -34,21 +49,30 @@ class Store(ABC):
         label: what messages call it; holds no password.
         writers: how many threads may write to it side by side.
         begin: how a transaction that will write begins.
+        now: its own clock, in SQL: seconds since the epoch.
         rows: between its rows and values.
+        announces: whether `announce` and `open_ear` work.
+        poll_seconds: how often who waits for something new should look.
     """
 
     writers: int = 1
     begin: str = "BEGIN"
+    announces: bool = False
+    poll_seconds: float = 0.5
 
-    def __init__(self, label: str, schema: Schema, engine: Engine, statements: Statements) -> None:
-        """Opens nothing yet."""
+    def __init__(
+        self, label: str, schema: Schema, engine: Engine, insert: Any, now: ColumnElement[float]
+    ) -> None:
+        """Opens nothing yet. ``insert`` and ``now``: see `Statements.of`."""
         self.label: Final = label
         self.schema: Final = schema
         self.engine: Final = engine
-        self.statements: Final = statements
+        self.now: Final = now
+        self.statements: Final = Statements.of(schema, engine, insert, now)
         self.rows: Final = Rows(label)
         self._lock = threading.Lock()
         self._ready = False
+        self._closed = False
 
     def prepare(self) -> None:
         """Make the database, bring its tables up to date; once, whoever comes first.
@@ -67,16 +91,27 @@ class Store(ABC):
             self._ready = True
 
     def close(self) -> None:
-        """Close the connections that nobody uses just now. The store can be used again."""
+        """Close the connections, those that are being read from when that is done.
+
+        The store can be used again; it keeps no connection open then.
+        """
         self._ready = False
+        self._closed = True
         self.engine.dispose()
 
     @contextmanager
     def reading(self) -> Generator[Connection]:
         """Open a block that sees one state of the database throughout. Raises `StoreError`."""
-        self.prepare()
-        with self.explained(), self.engine.connect() as connection:
-            yield connection
+        try:
+            self.prepare()
+            with self.explained(), self.engine.connect() as connection:
+                yield connection
+                if self._closed:
+                    # An abandoned read, perhaps: its pool takes nothing back any more.
+                    connection.invalidate()
+        finally:
+            if self._closed:
+                self.engine.dispose()
 
     @abstractmethod
     def migrating(self) -> AbstractContextManager[Connection]:
@@ -89,6 +124,17 @@ class Store(ABC):
         """Return a connection of the driver's own, on which the writer begins and commits."""
         self.prepare()
         return self.engine.raw_connection()
+
+    def announce(self, cursor: Any, sessions: Sequence[int]) -> None:
+        """Tell every process that listens that these sessions have changed.
+
+        On a writer's connection, outside a transaction.
+        """
+        raise NotImplementedError
+
+    def open_ear(self) -> AbstractContextManager[Ear]:
+        """Open a block that hears what is announced from now on. A connection of its own."""
+        raise NotImplementedError
 
     @contextmanager
     def explained(self) -> Generator[None]:

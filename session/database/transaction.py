@@ -1,13 +1,13 @@
 """One transaction of the writer: what several pieces of work have in common.
 
 Rows are collected and written together at the end, each kind in one go; of a key that was written
-several times only the last value. Rows are locked in the order of their names, so that two
-transactions never wait for each other in a circle.
+several times only the last value, or that it is gone. Rows are locked in the order of their names,
+so that two transactions never wait for each other in a circle.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from session.database.rows import EventRow, sorted_by_scope, stored_name
@@ -26,9 +26,11 @@ class Transaction:
         self.say = store.statements
         self.rows = store.rows
         self._cursor = cursor
+        self.changed: set[int] = set()
+        """The sessions whose log grows, or that are deleted. Only read it."""
         self._events: dict[int, list[EventRow]] = {}
         # By their whole primary key.
-        self._own: dict[tuple[int, str], str] = {}
+        self._own: dict[tuple[int, str], str | None] = {}
         self._user: dict[tuple[str, str, str], str] = {}
         self._app: dict[tuple[str, str], str] = {}
 
@@ -54,6 +56,7 @@ class Transaction:
     def add_events(self, session: int, rows: Sequence[EventRow]) -> None:
         """Write rows to a session's log."""
         self._events.setdefault(session, []).extend(rows)
+        self.changed.add(session)
 
     def set_state(self, session: int, key: SessionKey, state: Mapping[str, str]) -> None:
         """Write keys, each to its scope. Both are as they are stored."""
@@ -69,6 +72,11 @@ class Transaction:
             for name, value in app.items():
                 self._app[app_name, name] = value
 
+    def unset_state(self, session: int, names: Iterable[str]) -> None:
+        """Take keys of the session's own away. They are as they are stored."""
+        for name in names:
+            self._own[session, name] = None
+
     def shared_state(self, key: SessionKey) -> dict[str, str]:
         """Return the application's and the user's keys as they will be, as they are stored."""
         app, user = stored_name(key.app_name), stored_name(key.user_id)
@@ -83,6 +91,7 @@ class Transaction:
     def forget(self, session: int) -> None:
         """Write nothing of a session that has just been deleted."""
         self._events.pop(session, None)
+        self.changed.add(session)
         self._own = {name: value for name, value in self._own.items() if name[0] != session}
 
     def flush(self) -> None:
@@ -91,7 +100,10 @@ class Transaction:
             self.say.add_event,
             [(session, *row) for session, rows in sorted(self._events.items()) for row in rows],
         )
-        self._many(self.say.set_session_state, sorted((*k, v) for k, v in self._own.items()))
+        gone = [k for k, v in self._own.items() if v is None]
+        kept = [(*k, v) for k, v in self._own.items() if v is not None]
+        self._many(self.say.unset_session_state, sorted(gone))
+        self._many(self.say.set_session_state, sorted(kept))
         self._many(self.say.set_user_state, sorted((*k, v) for k, v in self._user.items()))
         self._many(self.say.set_app_state, sorted((*k, v) for k, v in self._app.items()))
 

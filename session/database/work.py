@@ -1,4 +1,4 @@
-"""What the writer is asked to do: append, create, delete, restore.
+"""What the writer is asked to do: append, create, delete, restore; `leases` has the rest.
 
 Several pieces of work share a transaction. One that is refused has changed nothing, so the others
 go on; one that fails otherwise takes all of them with it, and the writer tries each by itself.
@@ -10,16 +10,30 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Final
 
+import attrs
+
 from session.database.rows import EventRow, Written, sorted_by_scope, stored_name
 from session.database.transaction import Transaction
-from session.service import (
+from session.errors import (
+    LeaseLostError,
     SequenceConflictError,
     SessionExistsError,
     SessionNotFoundError,
 )
+from session.lease import Lease
 from session.session import SessionKey
 
-__all__ = ["Append", "Create", "Delete", "DeleteBefore", "Restore", "Work"]
+__all__ = [
+    "Append",
+    "Create",
+    "Delete",
+    "DeleteBefore",
+    "Held",
+    "Restore",
+    "Work",
+    "find_held",
+    "order_of",
+]
 
 
 class Work(ABC):
@@ -44,31 +58,58 @@ class Work(ABC):
         """Whether the database has it, after the answer to a COMMIT was lost."""
 
 
+@attrs.frozen
+class Held:
+    """What a session's row says of its lease and of the end of its log."""
+
+    last_seq: int
+    token: int
+    run_id: str | None
+    owner: str | None
+    expires: float | None
+    left: float | None
+    stop: str | None
+
+    def is_of(self, lease: Lease) -> bool:
+        """Whether the session is the holder's of ``lease``, if only nobody took it since."""
+        return self.owner is not None and self.token == lease.token
+
+
+def find_held(tx: Transaction, key: SessionKey) -> Held | None:
+    """Look whose a session is; None if there is none. Texts are as they are stored."""
+    row = tx.ask_for(tx.say.find_lease, key)
+    return None if row is None else Held(*row)
+
+
 class Append(Work):
     """A batch of events and the state they change; returns nothing."""
 
-    def __init__(self, key: SessionKey, written: Written, expected: int) -> None:
+    def __init__(
+        self, key: SessionKey, written: Written, expected: int, lease: Lease | None
+    ) -> None:
         """``expected`` is the number that the log should end at."""
         self.key: Final = key
-        self.order = _order(key)
+        self.order = order_of(key)
         self._written = written
         self._expected = expected
+        self._lease = lease
 
     def run(self, tx: Transaction) -> None:
         """See `Work.run`."""
         key, written, expected = self.key, self._written, self._expected
         last = expected + len(written.events)
         if last == expected:
-            self._refuse(tx.ask_for(tx.say.find, key))
+            self._refuse(tx)
             return
         # Looking, deciding and locking are one statement: no other writer fits in between.
-        row = tx.ask_for(tx.say.advance, key, expected=expected, seq=last, time=written.time)
+        row = self._advance(tx, last)
         if row is None:
-            self._refuse(tx.ask_for(tx.say.find, key))
+            self._refuse(tx)
             # Only if somebody wrote in between, where that is possible.
             raise SequenceConflictError(key, expected=expected, actual=expected)
         tx.add_events(row[0], written.events)
         tx.set_state(row[0], key, written.state)
+        tx.unset_state(row[0], written.unset)
 
     def was_done(self, tx: Transaction) -> bool:
         """See `Work.was_done`: the very events are there, which hold ids that nobody else has."""
@@ -80,11 +121,30 @@ class Append(Work):
         stored = tx.ask(tx.say.bodies, id=found[0], after=self._expected, upto=last)
         return [tuple(row) for row in stored] == [(seq, body) for seq, _, body in events]
 
-    def _refuse(self, found: tuple[Any, ...] | None) -> None:
+    def _advance(self, tx: Transaction, last: int) -> tuple[Any, ...] | None:
+        lease, time = self._lease, self._written.time
+        if lease is None:
+            return tx.ask_for(
+                tx.say.advance, self.key, expected=self._expected, seq=last, time=time
+            )
+        return tx.ask_for(
+            tx.say.advance_held,
+            self.key,
+            expected=self._expected,
+            seq=last,
+            time=time,
+            token=lease.token,
+        )
+
+    def _refuse(self, tx: Transaction) -> None:
+        found = find_held(tx, self.key)
         if found is None:
             raise SessionNotFoundError(self.key)
-        if found[1] != self._expected:
-            raise SequenceConflictError(self.key, expected=self._expected, actual=found[1])
+        # First: who took the session over has most likely written to it as well.
+        if self._lease is not None and not found.is_of(self._lease):
+            raise LeaseLostError(self._lease)
+        if found.last_seq != self._expected:
+            raise SequenceConflictError(self.key, expected=self._expected, actual=found.last_seq)
 
 
 class Create(Work):
@@ -93,7 +153,7 @@ class Create(Work):
     def __init__(self, key: SessionKey, state: Mapping[str, str], created: float) -> None:
         """``state`` is as it is stored."""
         self.key: Final = key
-        self.order = _order(key)
+        self.order = order_of(key)
         self._state = state
         self._created = created
 
@@ -126,7 +186,7 @@ class Restore(Work):
     ) -> None:
         """``state`` is as it is stored."""
         self.key: Final = key
-        self.order = _order(key)
+        self.order = order_of(key)
         self._rows = rows
         self._state = state
         self._created = created
@@ -160,7 +220,7 @@ class Delete(Work):
     def __init__(self, key: SessionKey) -> None:
         """See the class."""
         self.key: Final = key
-        self.order = _order(key)
+        self.order = order_of(key)
 
     def run(self, tx: Transaction) -> None:
         """See `Work.run`."""
@@ -195,5 +255,6 @@ class DeleteBefore(Work):
         return False
 
 
-def _order(key: SessionKey) -> tuple[str, ...]:
+def order_of(key: SessionKey) -> tuple[str, ...]:
+    """Return where a session comes in the order of locking."""
     return stored_name(key.app_name), stored_name(key.user_id), stored_name(key.session_id)

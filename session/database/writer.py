@@ -28,8 +28,13 @@ import trio
 
 from session.database.store import Store
 from session.database.transaction import Transaction
+from session.database.watch import Announcer, Watch
 from session.database.work import Work
-from session.service import SessionError, StoreError, StoreUnavailableError
+from session.errors import (
+    SessionError,
+    StoreError,
+    StoreUnavailableError,
+)
 
 __all__ = ["FaultPoints", "Writer"]
 
@@ -67,9 +72,11 @@ class _UnsureError(Exception):
 class Writer:
     """Threads that write to a store, one transaction for all who wait. See the module."""
 
-    def __init__(self, store: Store, fault_points: FaultPoints | None = None) -> None:
+    def __init__(self, store: Store, watch: Watch, fault_points: FaultPoints | None = None) -> None:
         """Start nothing yet."""
         self._store = store
+        self._watch = watch
+        self._announcer = Announcer(store, watch.bells)
         self._at: FaultPoints = fault_points or _nowhere
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -105,8 +112,8 @@ class Writer:
 
     def close(self) -> None:
         """Take nothing more, do what waits, close the store. Blocks meanwhile. Idempotent."""
-        for thread in self._end():
-            thread.join()
+        join_threads = self._end()
+        join_threads()
         self._store.close()
 
     def forget(self) -> None:
@@ -119,19 +126,27 @@ class Writer:
         self._end()
         self._store.close()
 
-    def _end(self) -> list[threading.Thread]:
+    def _end(self) -> Callable[[], None]:
         with self._lock:
             self._closed = True
             for _ in self._threads:
                 self._queue.put(None)
             threads, self._threads = self._threads, []
-        return threads
+        # Now: who waits for new events looks again, and finds that the writer is closed.
+        join_listener = self._watch.end()
+
+        def join_threads() -> None:
+            for thread in threads:
+                thread.join()
+            join_listener()
+
+        return join_threads
 
     def _start(self) -> None:
         # The thread knows the queue and the store, and not the service: so a service that was
         # forgotten without being closed can be collected, and closes this writer.
         thread = threading.Thread(
-            target=_Hand(self._store, self._queue, self._at).run,
+            target=_Hand(self._store, self._queue, self._at, self._announcer).run,
             name=f"sessions of {self._store.label}",
             daemon=True,
         )
@@ -143,11 +158,16 @@ class _Hand:
     """What one thread does."""
 
     def __init__(
-        self, store: Store, waiting: queue.SimpleQueue[_Waiting | None], at: FaultPoints
+        self,
+        store: Store,
+        waiting: queue.SimpleQueue[_Waiting | None],
+        at: FaultPoints,
+        announcer: Announcer,
     ) -> None:
         self._store = store
         self._queue = waiting
         self._at = at
+        self._announcer = announcer
         self._connection: Any = None
 
     def run(self) -> None:
@@ -156,7 +176,7 @@ class _Hand:
         while not last:
             group: list[_Waiting] = []
             # What waits now, and one at least. Another thread may want the rest.
-            item = self._queue.get()
+            item = self._wait()
             while True:
                 if item is None:
                     last = True
@@ -169,7 +189,26 @@ class _Hand:
             if group:
                 self._write(sorted(group, key=_order))
                 _wake(group)
+        self._announce()
         self._drop()
+
+    def _wait(self) -> _Waiting | None:
+        """Return what comes next in the queue; tell others meanwhile what was committed."""
+        # Not a thread that has no connection yet: another has, and tells it for both.
+        while self._connection is not None and (seconds := self._announcer.seconds()) is not None:
+            if seconds:
+                with contextlib.suppress(queue.Empty):
+                    return self._queue.get(timeout=seconds)
+            self._announce()
+        return self._queue.get()
+
+    def _announce(self) -> None:
+        if self._connection is None:
+            return
+        try:
+            self._announcer.announce(self._connection)
+        except Exception:  # noqa: BLE001  # the work was done; the others find out when they look
+            self._drop()
 
     def _write(self, group: Sequence[_Waiting]) -> None:
         """Do all of a group, and say of each how it went. Never raises."""
@@ -240,7 +279,9 @@ class _Hand:
             self._at("after commit", len(group))
         except Exception as error:
             self._drop()
+            self._announcer.unsure()
             raise _UnsureError from error
+        self._announcer.committed(tx.changed)
         for waiting, value, refusal in zip(group, values, refused, strict=True):
             if refusal is None:
                 waiting.succeed(value)

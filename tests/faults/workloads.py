@@ -31,12 +31,14 @@ def _slow_store(pa: Any, *, fails_at: int | None = None) -> Any:
         batches = True
         appends = 0
 
-        async def append(self, key: Any, events: Any, *, expected_seq: int) -> None:
+        async def append(
+            self, key: Any, events: Any, *, expected_seq: int, lease: Any = None
+        ) -> None:
             self.appends += 1
             await trio.sleep(1)
             if self.appends == fails_at:
                 raise StoreError(self.appends)
-            await super().append(key, events, expected_seq=expected_seq)
+            await super().append(key, events, expected_seq=expected_seq, lease=lease)
 
     return SlowStore()
 
@@ -271,16 +273,15 @@ async def opens_a_session_that_another_run_creates(pa: Any, session: Any) -> Any
     class Racing(pa.InMemorySessionService):  # type: ignore[misc]  # a class of the copy
         asked = 0
 
-        async def get(self, **names: Any) -> Any:
+        async def acquire(self, key: Any, **words: Any) -> Any:
             self.asked += 1
-            if self.asked == 1:
+            try:
+                return await super().acquire(key, **words)
+            except LookupError:
                 await super().create(
-                    app_name=names["app_name"],
-                    user_id=names["user_id"],
-                    session_id=names["session_id"],
+                    app_name=key.app_name, user_id=key.user_id, session_id=key.session_id
                 )
-                return None
-            return await super().get(**names)
+                raise
 
     return await pa.Runner(_leaf(pa, "a"), session_service=Racing()).run("hi", session_id="s")
 

@@ -28,6 +28,7 @@ from parallel_agent import (
     agent,
 )
 from session import Session, SessionKey, fold
+from session.lease import Lease
 
 T = TypeVar("T")
 
@@ -163,12 +164,19 @@ class SlowService(InMemorySessionService):
         self.diary: Diary = [] if diary is None else diary
         self.batches_seen: list[list[str]] = []
 
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+    async def append(
+        self,
+        key: SessionKey,
+        events: Sequence[Event],
+        *,
+        expected_seq: int,
+        lease: Lease | None = None,
+    ) -> None:
         if any(event.author == "user" for event in events):
-            await super().append(key, events, expected_seq=expected_seq)
+            await super().append(key, events, expected_seq=expected_seq, lease=lease)
             return
         await trio.sleep(self.delay)
-        await super().append(key, events, expected_seq=expected_seq)
+        await super().append(key, events, expected_seq=expected_seq, lease=lease)
         self.batches_seen.append([event.text for event in events])
         self.diary.append("append " + " ".join(event.text or "-" for event in events))
 
@@ -191,14 +199,21 @@ class FailingService(SlowService):
         self.fail_at = fail_at
         self.calls = 0
 
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+    async def append(
+        self,
+        key: SessionKey,
+        events: Sequence[Event],
+        *,
+        expected_seq: int,
+        lease: Lease | None = None,
+    ) -> None:
         if all(event.author != "user" for event in events):
             self.calls += 1
             if self.calls >= self.fail_at:
                 await trio.sleep(self.delay)
                 message = f"append {self.calls} failed"
                 raise StoreError(message)
-        await super().append(key, events, expected_seq=expected_seq)
+        await super().append(key, events, expected_seq=expected_seq, lease=lease)
 
 
 class _Records(logging.Handler):

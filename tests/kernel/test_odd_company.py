@@ -29,6 +29,7 @@ from parallel_agent import (
 )
 from parallel_agent.activation import Activation
 from session import SessionKey, fold
+from session.lease import Lease
 
 Yields = AsyncGenerator[Event | str, None]
 
@@ -38,9 +39,16 @@ class SlowService(InMemorySessionService):
 
     batches = True
 
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+    async def append(
+        self,
+        key: SessionKey,
+        events: Sequence[Event],
+        *,
+        expected_seq: int,
+        lease: Lease | None = None,
+    ) -> None:
         await trio.sleep(0.15)
-        await super().append(key, events, expected_seq=expected_seq)
+        await super().append(key, events, expected_seq=expected_seq, lease=lease)
 
 
 async def test_an_agent_that_raises_stop_async_iteration_does_not_look_finished() -> None:
@@ -55,11 +63,16 @@ async def test_an_agent_that_raises_stop_async_iteration_does_not_look_finished(
 async def test_a_store_that_raises_stop_async_iteration_does_not_look_finished() -> None:
     class Stopping(InMemorySessionService):
         async def append(
-            self, key: SessionKey, events: Sequence[Event], *, expected_seq: int
+            self,
+            key: SessionKey,
+            events: Sequence[Event],
+            *,
+            expected_seq: int,
+            lease: Lease | None = None,
         ) -> None:
             if expected_seq:
                 raise StopAsyncIteration
-            await super().append(key, events, expected_seq=expected_seq)
+            await super().append(key, events, expected_seq=expected_seq, lease=lease)
 
     @agent
     async def speaks(ctx: InvocationContext) -> Yields:
@@ -188,7 +201,7 @@ async def test_a_loop_sees_the_escalation_of_a_fan_out_that_was_given_up(
     assert dict(result.state) == fold({}, result.events)
 
 
-async def test_two_runs_that_open_a_new_session_at_once_share_it(
+async def test_two_runs_that_open_a_new_session_at_once_run_one_after_the_other(
     autojump_clock: MockClock,
 ) -> None:
     class Pausing(InMemorySessionService):
@@ -204,7 +217,7 @@ async def test_two_runs_that_open_a_new_session_at_once_share_it(
     runner = Runner(quiet, session_service=Pausing())
     async with trio.open_nursery() as nursery:
         for _ in range(2):
-            nursery.start_soon(lambda: runner.run(None, session_id="s"))
+            nursery.start_soon(lambda: runner.run(None, session_id="s", on_busy="queue"))
 
 
 async def test_text_of_a_class_of_its_own_is_text() -> None:

@@ -24,7 +24,7 @@ from parallel_agent import (
     StreamClosedError,
     agent,
 )
-from session import SessionKey
+from session import Lease, SessionKey
 from tests.kernel.scripted import (
     BatchingService,
     BoomError,
@@ -257,11 +257,14 @@ async def test_an_event_the_store_refused_has_no_number(autojump_clock: MockCloc
     assert [event.author for event in (await stored(runner, run)).events] == ["user"]
 
 
-async def test_a_session_written_by_another_run_meanwhile_is_a_store_failure() -> None:
+async def test_a_session_written_by_somebody_else_meanwhile_is_a_store_failure() -> None:
     runner = Runner(counting("a", 2))
     async with runner.open(session_id="shared") as run:
-        await anext(run)
-        await runner.run(session_id="shared")
+        first = await anext(run)
+        written = Event("a0")
+        written.seal()
+        key = SessionKey(runner.app_name, "user", "shared")
+        await runner.session_service.append(key, [written], expected_seq=first.seq or 0)
         with pytest.raises(Exception, match="another run is writing") as caught:
             await anext(run)
     assert type(caught.value).__name__ == "SequenceConflictError"
@@ -766,6 +769,7 @@ class _Broken(SlowService):
         events: Sequence[Event],  # noqa: ARG002  # the contract's
         *,
         expected_seq: int,  # noqa: ARG002  # the contract's
+        lease: Lease | None = None,  # noqa: ARG002  # the contract's
     ) -> None:
         raise StoreError
 

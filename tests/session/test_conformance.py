@@ -10,12 +10,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import trio.testing
 
 from session import (
     Codec,
     Event,
     EventActions,
     InMemorySessionService,
+    Lease,
     Session,
     SessionInfo,
     SessionKey,
@@ -26,8 +28,11 @@ from session import (
     thaw,
 )
 from session.conformance import CHECKS, Check, PromiseBrokenError, check_session_service
+from session.errors import (
+    SequenceConflictError,
+)
 from session.event import stamp_delta, stamp_seq, stamp_timestamp
-from session.service import SequenceConflictError
+from tests.session import broken_following, broken_owners
 
 every_check = pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
 
@@ -54,6 +59,23 @@ class Broken(InMemorySessionService):
         if key not in self._sessions:
             raise SessionNotFoundError(key)
         return self._sessions[key].events
+
+    async def append(
+        self,
+        key: SessionKey,
+        events: Sequence[Event],
+        *,
+        expected_seq: int,
+        lease: Lease | None = None,
+    ) -> None:
+        if lease is None:
+            await self.put(key, events, expected_seq=expected_seq)
+        else:
+            await super().append(key, events, expected_seq=expected_seq, lease=lease)
+
+    async def put(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+        """Append without a lease: what most of the broken services break."""
+        await super().append(key, events, expected_seq=expected_seq)
 
 
 class ForgetsInitialState(Broken):
@@ -158,8 +180,8 @@ class ForgetsStateOutsideTheWindow(Broken):
 
 
 class AppendsBackwards(Broken):
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
-        await super().append(key, events[::-1], expected_seq=expected_seq)
+    async def put(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+        await super().put(key, events[::-1], expected_seq=expected_seq)
 
 
 class SortsByTime(Broken):
@@ -171,8 +193,8 @@ class SortsByTime(Broken):
 
 
 class StampsItsOwnTime(Broken):
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
-        await super().append(key, events, expected_seq=expected_seq)
+    async def put(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+        await super().put(key, events, expected_seq=expected_seq)
         for event in events:
             stamp_timestamp(event, 9.0)
 
@@ -182,9 +204,9 @@ class BurnsNumbers(Broken):
 
     skipped = 0
 
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+    async def put(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
         try:
-            await super().append(key, events, expected_seq=expected_seq)
+            await super().put(key, events, expected_seq=expected_seq)
         except SequenceConflictError:
             self.skipped += 1
             raise
@@ -194,8 +216,8 @@ class BurnsNumbers(Broken):
 
 
 class NumbersFromZero(Broken):
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
-        await super().append(key, events, expected_seq=expected_seq)
+    async def put(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+        await super().put(key, events, expected_seq=expected_seq)
         for event in events:
             assert event.seq is not None
             stamp_seq(event, event.seq - 1)
@@ -210,7 +232,7 @@ class DropsNulls(Broken):
 
 
 class MergesDicts(Broken):
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+    async def put(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
         for event in events:
             before = self._sessions[key].state
             merged = {
@@ -219,7 +241,7 @@ class MergesDicts(Broken):
                 else value
                 for name, value in event.state_delta.items()
             }
-            await super().append(key, [event], expected_seq=expected_seq)
+            await super().put(key, [event], expected_seq=expected_seq)
             before.update({k: freeze(v) for k, v in merged.items() if ":" not in k})
             expected_seq += 1
 
@@ -270,40 +292,40 @@ class KeepsOnlyText(Broken):
 
 
 class TouchesTheSessionForNothing(Broken):
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
-        await super().append(key, events, expected_seq=expected_seq)
+    async def put(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+        await super().put(key, events, expected_seq=expected_seq)
         if not events:
             self._sessions[key].last_update_time = 99.0
 
 
 class SkipsEmptyBatches(Broken):
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+    async def put(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
         if events:
-            await super().append(key, events, expected_seq=expected_seq)
+            await super().put(key, events, expected_seq=expected_seq)
 
 
 class IgnoresConflicts(Broken):
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
-        await super().append(key, events, expected_seq=len(self.log(key)))
+    async def put(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+        await super().put(key, events, expected_seq=len(self.log(key)))
 
 
 class SeesOnlyWritersWhoAreBehind(Broken):
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+    async def put(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
         expected_seq = min(expected_seq, len(self.log(key)))
-        await super().append(key, events, expected_seq=expected_seq)
+        await super().put(key, events, expected_seq=expected_seq)
 
 
 class WritesStateBeforeItLooks(Broken):
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+    async def put(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
         for event in events:
             self._write(key, self._sessions[key], event.state_delta)
-        await super().append(key, events, expected_seq=expected_seq)
+        await super().put(key, events, expected_seq=expected_seq)
 
 
 class NumbersEventsBeforeItLooks(Broken):
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+    async def put(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
         try:
-            await super().append(key, events, expected_seq=expected_seq)
+            await super().put(key, events, expected_seq=expected_seq)
         except SequenceConflictError:
             for seq, event in enumerate(events, start=expected_seq + 1):
                 stamp_seq(event, seq)
@@ -311,58 +333,66 @@ class NumbersEventsBeforeItLooks(Broken):
 
 
 class AppendsOneByOne(Broken):
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+    async def put(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
         for seq, event in enumerate(events, start=expected_seq):
-            await super().append(key, [event], expected_seq=seq)
+            await super().put(key, [event], expected_seq=seq)
 
 
 class DropsWhatItCannotTake(Broken):
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+    async def put(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
         good = [e for e in dict.fromkeys(events) if e.sealed and not e.partial and e.seq is None]
-        await super().append(key, good, expected_seq=expected_seq)
+        await super().put(key, good, expected_seq=expected_seq)
 
 
 class RecordsAnEventTwice(Broken):
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+    async def put(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
         once = list(dict.fromkeys(events))
-        await super().append(key, once, expected_seq=expected_seq)
+        await super().put(key, once, expected_seq=expected_seq)
 
 
 class HasALimit(Broken):
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
-        await super().append(key, events[:999], expected_seq=expected_seq)
+    async def put(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+        await super().put(key, events[:999], expected_seq=expected_seq)
 
 
 class MakesSessionsOnAppend(Broken):
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+    async def put(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
         if key not in self._sessions:
             await self.create(app_name=key.app_name, user_id=key.user_id, session_id=key.session_id)
-        await super().append(key, events, expected_seq=expected_seq)
+        await super().put(key, events, expected_seq=expected_seq)
 
 
 class RaisesKeyErrors(Broken):
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+    async def put(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
         self._sessions[key]  # the bug: what this raises is nothing a caller can know
-        await super().append(key, events, expected_seq=expected_seq)
+        await super().put(key, events, expected_seq=expected_seq)
 
 
 class AppendsAtOnceUnchecked(Broken):
     blocks = False
 
-    def append_nowait(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
-        super().append_nowait(key, events, expected_seq=max(expected_seq, len(self.log(key))))
+    def append_nowait(
+        self,
+        key: SessionKey,
+        events: Sequence[Event],
+        *,
+        expected_seq: int,
+        lease: Lease | None = None,
+    ) -> None:
+        expected_seq = max(expected_seq, len(self.log(key)))
+        super().append_nowait(key, events, expected_seq=expected_seq, lease=lease)
 
 
 class AppendsNothingAtOnce(Broken):
     blocks = False
 
-    def append_nowait(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+    def append_nowait(self, *_given: Any, **_more: Any) -> None:
         pass
 
 
 class DatesByTheLatestTime(Broken):
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
-        await super().append(key, events, expected_seq=expected_seq)
+    async def put(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+        await super().put(key, events, expected_seq=expected_seq)
         times = [event.timestamp for event in self.log(key)]
         self._sessions[key].last_update_time = max(times, default=0.0)
 
@@ -378,8 +408,8 @@ class PutsEverythingIntoTheUser(Broken):
     def _write(self, key: SessionKey, stored: Any, delta: Mapping[str, Any]) -> None:
         self._user_state.setdefault((key.app_name, key.user_id), {}).update(delta)
 
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
-        await super().append(key, events, expected_seq=expected_seq)
+    async def put(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+        await super().put(key, events, expected_seq=expected_seq)
         for event in events:
             self._write(key, None, event.state_delta)
 
@@ -415,17 +445,17 @@ class KeepsInitialStateInTheSession(Broken):
 
 
 class StoresTemporaryState(Broken):
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+    async def put(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
         deltas = [event.state_delta for event in events]
-        await super().append(key, events, expected_seq=expected_seq)
+        await super().put(key, events, expected_seq=expected_seq)
         for delta in deltas:
             self._sessions[key].state.update(delta)
 
 
 class LogsTemporaryState(Broken):
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+    async def put(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
         deltas = [event.state_delta for event in events]
-        await super().append(key, events, expected_seq=expected_seq)
+        await super().put(key, events, expected_seq=expected_seq)
         for event, delta in zip(events, deltas, strict=True):
             stamp_delta(event, delta)
 
@@ -461,8 +491,8 @@ class KeepsTheCallersObjects(Broken):
 
 
 class KeepsTheCallersBatch(Broken):
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
-        await super().append(key, events, expected_seq=expected_seq)
+    async def put(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+        await super().put(key, events, expected_seq=expected_seq)
         if expected_seq == 0:
             self._sessions[key].events = events  # type: ignore[assignment]  # the bug
 
@@ -572,11 +602,9 @@ def renamed(change: Callable[[str], str]) -> type[Broken]:
                 session.key = SessionKey(session.app_name, session.user_id, session_id)
             return session
 
-        async def append(
-            self, key: SessionKey, events: Sequence[Event], *, expected_seq: int
-        ) -> None:
+        async def put(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
             key = SessionKey(key.app_name, key.user_id, change(key.session_id))
-            await super().append(key, events, expected_seq=expected_seq)
+            await super().put(key, events, expected_seq=expected_seq)
 
     return Renames
 
@@ -669,7 +697,7 @@ class RestoresParts(Broken):
         await super().restore(Session(session.key, session.events, session.state, last))
 
 
-KNOWN_BAD: dict[str, list[type[Broken]]] = {
+KNOWN_BAD: dict[str, Sequence[type[InMemorySessionService]]] = {
     "pages_are_the_listing_in_pieces": [PagesByOffset, PagesAreAlwaysTheFirst, PagesIgnoreTheUser],
     "old_sessions_are_deleted_and_no_others": [DeletesAtTheEdge, DeletesOldSessionsOfAnybody],
     "an_exported_session_can_be_restored": [RestoresTheEventsAlone, RestoresOver],
@@ -740,6 +768,8 @@ KNOWN_BAD: dict[str, list[type[Broken]]] = {
         ListsByPattern,
     ],
     "odd_state_keys_are_different_keys": [TakesEveryColonForAScope, IgnoresTheCaseOfKeys],
+    **broken_following.KNOWN_BAD,
+    **broken_owners.KNOWN_BAD,
 }
 
 
@@ -752,7 +782,11 @@ def test_every_check_is_proved_on_a_broken_service() -> None:
     [(check, broken) for check in CHECKS for broken in KNOWN_BAD[check.name]],
     ids=lambda value: value.name if isinstance(value, Check) else value.__name__,
 )
-async def test_a_broken_promise_is_caught(check: Check, broken: type[Broken]) -> None:
+async def test_a_broken_promise_is_caught(
+    check: Check,
+    broken: type[InMemorySessionService],
+    autojump_clock: trio.testing.MockClock,  # a subscriber that nobody wakes waits for long
+) -> None:
     with pytest.raises(PromiseBrokenError) as caught:
         await check(broken())
     assert caught.value.promise == check.name

@@ -38,6 +38,7 @@ from parallel_agent import (
 )
 from parallel_agent.testing import Trial, run_once
 from parallel_agent.testing.control import Chooser
+from session.lease import Lease
 from session.session import SessionKey
 from tests.support.scripts import as_code, printed
 
@@ -407,8 +408,15 @@ class _NotingService(InMemorySessionService):
         super().__init__(clock=lambda: 0.0, new_id=lambda: "s")
         self._book = book
 
-    def append_nowait(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
-        super().append_nowait(key, events, expected_seq=expected_seq)
+    def append_nowait(
+        self,
+        key: SessionKey,
+        events: Sequence[Event],
+        *,
+        expected_seq: int,
+        lease: Lease | None = None,
+    ) -> None:
+        super().append_nowait(key, events, expected_seq=expected_seq, lease=lease)
         self._book.entries.extend(map(Appended, events))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import trio
 
 from parallel_agent import Event, InMemorySessionService, SessionService
+from session.lease import Lease
 from session.service import SessionInfo
 from session.session import Session, SessionKey
 
@@ -36,14 +37,21 @@ class SlowStore(SessionService):
         self.batch_sizes: list[int] = []
         self.asked = 0
 
-    async def append(self, key: SessionKey, events: Sequence[Event], *, expected_seq: int) -> None:
+    async def append(
+        self,
+        key: SessionKey,
+        events: Sequence[Event],
+        *,
+        expected_seq: int,
+        lease: Lease | None = None,
+    ) -> None:
         """Append, after a while."""
         self.asked += 1
         await trio.sleep(self._delays[(self.asked - 1) % len(self._delays)])
         if self._fail_at is not None and self.asked >= self._fail_at:
             message = f"append {self.asked}"
             raise StoreFailedError(message)
-        await self._inner.append(key, events, expected_seq=expected_seq)
+        await self._inner.append(key, events, expected_seq=expected_seq, lease=lease)
         self.batch_sizes.append(len(events))
 
     async def create(

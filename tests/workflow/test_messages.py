@@ -41,6 +41,7 @@ from parallel_agent import (
     agent,
 )
 from session import InlineData, Text
+from session.lease import Lease
 from tests.kernel.scripted import BatchingService, FailingService, SlowService, StoreError, quiet
 from tests.workflow.trees import Yields, leaf, run_virtual, texts
 
@@ -976,10 +977,17 @@ async def test_a_store_that_fails_on_a_message_ends_the_run_with_its_error(
     autojump_clock: MockClock,
 ) -> None:
     class Failing(FailingService):
-        async def append(self, key: Any, events: Any, *, expected_seq: int) -> None:
+        async def append(
+            self,
+            key: Any,
+            events: Any,
+            *,
+            expected_seq: int,
+            lease: Lease | None = None,
+        ) -> None:
             if events[0].text == "hello":
                 raise StoreError
-            await super().append(key, events, expected_seq=expected_seq)
+            await super().append(key, events, expected_seq=expected_seq, lease=lease)
 
     runner = Runner(listener("a"), session_service=Failing(99))
     with quiet(generation=0):

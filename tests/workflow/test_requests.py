@@ -49,6 +49,7 @@ from parallel_agent import (
     agent,
 )
 from session import FrozenDict, FrozenList, FunctionCall, FunctionResponse
+from session.lease import Lease
 from tests.kernel.scripted import BatchingService, SlowService, StoreError
 from tests.workflow.trees import Yields, leaf, run_virtual, texts
 
@@ -1274,10 +1275,17 @@ async def test_a_shielded_question_does_not_keep_a_run_alive_whose_store_has_fai
     autojump_clock: MockClock,
 ) -> None:
     class Failing(SlowService):
-        async def append(self, key: Any, events: Any, *, expected_seq: int) -> None:
+        async def append(
+            self,
+            key: Any,
+            events: Any,
+            *,
+            expected_seq: int,
+            lease: Lease | None = None,
+        ) -> None:
             if any(event.function_responses for event in events):
                 raise StoreError
-            await super().append(key, events, expected_seq=expected_seq)
+            await super().append(key, events, expected_seq=expected_seq, lease=lease)
 
     diary: list[str] = []
     runner = Runner(asks_behind_a_shield(diary), session_service=Failing())

@@ -140,6 +140,16 @@ async def test_a_damaged_page_is_an_error_of_the_sessions_it_holds(file: Path) -
     await service.close()
 
 
+async def test_text_that_is_no_text_is_damage(file: Path) -> None:
+    async with DatabaseSessionService(file) as service:
+        await make(service)
+        await add(service, new_event())
+        with opened(file) as connection:
+            connection.execute("UPDATE pa_event SET body = CAST(x'ff' AS TEXT)")
+        with pytest.raises(StoreCorruptError, match="damaged"):
+            await read(service)
+
+
 async def test_an_event_that_somebody_changed_is_named(file: Path) -> None:
     async with DatabaseSessionService(file) as service:
         await make(service)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -25,8 +26,10 @@ from session import (
     Event,
     EventActions,
     InMemorySessionService,
+    Lease,
     Origin,
     Session,
+    SessionBusyError,
     SessionError,
     SessionKey,
     SessionService,
@@ -62,12 +65,13 @@ class Draft:
     time: float
     delta: dict[str, Any]
     output: Any
+    unset: bool
 
     def made(self) -> Event:
         """Make it."""
         event = Event(
             self.text,
-            actions=EventActions(state_delta=self.delta),
+            actions=self.actions(),
             output=self.output,
             timestamp=self.time,
             origin=Origin(author="a", invocation_id="inv", branch=self.text or None),
@@ -75,9 +79,23 @@ class Draft:
         event.seal()
         return event
 
+    def actions(self) -> EventActions:
+        """What it changes: its delta, or that the session's own keys of it are gone."""
+        own = tuple(name for name in self.delta if self.unset and ":" not in name)
+        delta = {**self.delta, **dict.fromkeys(own)}
+        return EventActions(state_delta=delta, state_unset=own)
+
 
 # Small: whole events are test_rows.py's, and what is large is drawn seldom.
-drafts = st.builds(Draft, st.sampled_from(["", "x", "\x00"]), times, states, values)
+drafts = st.builds(Draft, st.sampled_from(["", "x", "\x00"]), times, states, values, st.booleans())
+runs = st.sampled_from(["r", "s\x00"])
+
+
+def shown(error: Exception) -> Any:
+    """What both services must say alike."""
+    if isinstance(error, SessionBusyError):
+        return type(error), error.key, error.owner, error.run_id  # only one says for how long
+    return type(error), str(error)
 
 
 class Machine(RuleBasedStateMachine):
@@ -92,6 +110,8 @@ class Machine(RuleBasedStateMachine):
         self.url = self.empty_database()
         self.model = InMemorySessionService(clock=lambda: 50.0)
         self.real = self.reopened()
+        # The model's and the other's: only their tokens differ.
+        self.leases: list[dict[bool, Lease]] = []
 
     def empty_database(self) -> str:
         """A database that has its tables."""
@@ -115,7 +135,7 @@ class Machine(RuleBasedStateMachine):
             try:
                 seen.append(trio.run(do, service))
             except (SessionError, ValueError) as error:
-                seen.append((type(error), str(error)))
+                seen.append(shown(error))
         assert seen[0] == seen[1]
         return seen[0]
 
@@ -148,6 +168,65 @@ class Machine(RuleBasedStateMachine):
             return [CODEC.dumps(event) for event in made]
 
         self.both(do)
+
+    @rule(key=keys, run_id=runs, resumable=st.booleans())
+    def acquire(self, key: SessionKey, run_id: str, resumable: bool) -> None:  # noqa: FBT001  # drawn
+        """Take a session."""
+        leases: dict[bool, Lease] = {}
+
+        async def do(service: SessionService) -> Any:
+            lease = await service.acquire(
+                key, run_id=run_id, owner=f"{run_id}'s", resumable=resumable
+            )
+            leases[service is self.model] = lease
+            return lease.key, lease.run_id, lease.owner
+
+        self.both(do)
+        if leases:
+            self.leases.append(leases)
+
+    @precondition(lambda self: self.leases)
+    @rule(
+        age=st.integers(0, 3), how=st.sampled_from(["renew", "release", "waiting", "interrupted"])
+    )
+    def use(self, age: int, how: Any) -> None:
+        """Renew a lease or release it, perhaps an old one."""
+        leases = self.leases[-1 - age % len(self.leases)]
+
+        async def do(service: SessionService) -> Any:
+            lease = leases[service is self.model]
+            if how == "renew":
+                return await service.renew(lease)
+            return await service.release(lease, unfinished=None if how == "release" else how)
+
+        self.both(do)
+
+    @precondition(lambda self: self.leases)
+    @rule(age=st.integers(0, 3), batch=st.lists(drafts, max_size=2))
+    def append_held(self, age: int, batch: Sequence[Draft]) -> None:
+        """Append under a lease, perhaps an old one."""
+        leases = self.leases[-1 - age % len(self.leases)]
+        key = leases[True].key
+        stored = self.model._sessions.get(key)
+        expected = len(stored.events) if stored else 0
+
+        async def do(service: SessionService) -> Any:
+            made = [draft.made() for draft in batch]
+            lease = leases[service is self.model]
+            await service.append(key, made, expected_seq=expected, lease=lease)
+            return [CODEC.dumps(event) for event in made]
+
+        self.both(do)
+
+    @rule(key=keys, reason=runs)
+    def ask_to_stop(self, key: SessionKey, reason: str) -> None:
+        """Leave a word."""
+        self.both(lambda service: service.ask_to_stop(key, reason))
+
+    @rule(app_name=st.sampled_from(APPS), user_id=st.none() | names)
+    def unfinished(self, app_name: str, user_id: str | None) -> None:
+        """List what did not finish."""
+        self.both(lambda service: service.unfinished(app_name=app_name, user_id=user_id))
 
     @rule(key=keys, recent=limits, seq=limits, after=st.none() | times)
     def get(
@@ -234,6 +313,7 @@ class Machine(RuleBasedStateMachine):
         for key in [*self.model._sessions]:
             self.get(key, None, None, None)
             self.list(key.app_name, None)
+            self.unfinished(key.app_name, None)
 
     def teardown(self) -> None:
         """Look once more, and clear up."""

@@ -41,7 +41,10 @@ def described(file: Path) -> dict[str, object]:
             seen.get_pk_constraint(name)["constrained_columns"],
             seen.get_unique_constraints(name),
             seen.get_foreign_keys(name),
-            seen.get_indexes(name),
+            [
+                {**index, "dialect_options": [*map(str, index["dialect_options"].values())]}
+                for index in seen.get_indexes(name)
+            ],
             seen.get_table_options(name),
         )
         for name in sorted(tables(file))

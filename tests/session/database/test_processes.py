@@ -99,6 +99,20 @@ async def test_a_killed_process_loses_nothing_and_leaves_no_half(
         await add(service, new_event("after"), after=2 * there)
 
 
+def test_a_session_is_taken_over_from_a_process_that_was_killed_or_stopped(url: str) -> None:
+    """Once the lease has expired; and the one that wakes up again is refused at its append."""
+    killed, stopped, *heirs = work("inherit", url)
+    assert (killed, stopped, heirs) == (signal.SIGKILL, 0, [0, 0])
+
+    async def check() -> None:
+        async with DatabaseSessionService(url) as service:
+            for number in range(2):
+                assert texts(await read(service, key_of(number))) == ["before", "after"]
+            assert await service.unfinished(app_name="app") == []
+
+    trio.run(check)
+
+
 async def test_a_service_is_refused_in_a_forked_process(file: Path) -> None:
     async with DatabaseSessionService(file) as service:
         await make(service)

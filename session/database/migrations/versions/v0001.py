@@ -29,8 +29,19 @@ def upgrade(prefix: str) -> None:
         sa.Column("lease_owner", sa.Text),
         sa.Column("lease_token", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("lease_expires", sa.Double),
+        sa.Column("lease_stop", sa.Text),
+        sa.Column("run_id", sa.Text),
+        sa.Column("run_status", sa.Text),
         sa.UniqueConstraint("app_name", "user_id", "session_id", name=f"{prefix}session_name"),
         sqlite_autoincrement=True,
+    )
+    unfinished = sa.text("run_status IS NOT NULL")
+    op.create_index(
+        f"{prefix}session_unfinished",
+        f"{prefix}session",
+        ["app_name", "user_id", "session_id"],
+        sqlite_where=unfinished,
+        postgresql_where=unfinished,
     )
     op.create_table(
         f"{prefix}event",
