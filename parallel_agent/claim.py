@@ -13,7 +13,7 @@ import math
 import os
 import socket
 from collections.abc import Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 from weakref import WeakKeyDictionary
 
@@ -32,17 +32,17 @@ from session.service import (
 from session.session import SessionKey
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from parallel_agent.handle import RunCore
 
-__all__ = ["Claim", "OnBusy", "claim", "live_claim"]
+__all__ = ["Claim", "OnBusy", "live_claim"]
 
 OnBusy: TypeAlias = Literal["error", "queue", "interrupt", "inject"]
 """What a run does that finds its session busy; see `Runner.open`."""
 
 _LOOK_AGAIN: Final = 0.5
 """Seconds between two looks at a session that a run of another event loop or process holds."""
+
+_HOST: Final = socket.gethostname()
 
 _INTERRUPTED: Final = "interrupted by another run of its session"
 
@@ -52,7 +52,7 @@ class _Sessions:
     """The sessions of one service that runs of this process hold, and those who queue for them."""
 
     claims: dict[SessionKey, Claim] = attrs.Factory(dict[SessionKey, "Claim"])
-    queues: dict[tuple[SessionKey, trio.lowlevel.TrioToken], trio.Lock] = attrs.Factory(
+    lines: dict[tuple[SessionKey, trio.lowlevel.TrioToken], trio.Lock] = attrs.Factory(
         dict[tuple[SessionKey, trio.lowlevel.TrioToken], trio.Lock]
     )
 
@@ -65,14 +65,16 @@ class Claim:
     """What one run holds of its session, from its opening to its end.
 
     Attributes:
-        lease: None if the service keeps no track of whose a session is.
+        lease: None before it is taken, or if the service keeps no track of whose a session is.
+        unfinished: how the run leaves its session, if it is to be resumed.
         ended: the run has ended, and the session is free.
         core: the run, once it has begun.
     """
 
-    def __init__(self, service: SessionService, lease: Lease | None) -> None:
-        """Made by `claim`."""
-        self.lease = lease
+    def __init__(self, service: SessionService) -> None:
+        """Hold nothing yet."""
+        self.lease: Lease | None = None
+        self.unfinished: Unfinished | None = None
         self.ended = trio.Event()
         self.core: RunCore | None = None
         self._service = service
@@ -84,6 +86,47 @@ class Claim:
     def is_near(self) -> bool:
         """Whether its run is in this event loop."""
         return self._loop is trio.lowlevel.current_trio_token()
+
+    async def take(self, key: SessionKey, run_id: str, *, resumable: bool, on_busy: OnBusy) -> None:
+        """Take the session for a run. Give it back by `release`, whatever happens.
+
+        Raises:
+            SessionBusyError: another run holds it, and ``on_busy`` is ``"error"`` or ``"inject"``.
+            SessionNotFoundError: there is no such session.
+        """
+        service = self._service
+        if not service.owns:
+            return
+        sessions = _HELD.get(service)
+        if sessions is None:
+            sessions = _HELD[service] = _Sessions()
+        owner = f"process {os.getpid()} on {_HOST}"
+
+        async def acquire() -> None:
+            self.lease = await service.acquire(key, run_id=run_id, owner=owner, resumable=resumable)
+            sessions.claims[key] = self
+
+        if on_busy in ("error", "inject"):
+            await acquire()
+            return
+        # In line: first come, first served.
+        place = (key, self._loop)
+        line = sessions.lines.setdefault(place, trio.Lock())
+        try:
+            async with line:
+                interrupts = on_busy == "interrupt"
+                while self.lease is None:
+                    with suppress(SessionBusyError):
+                        await acquire()
+                        return
+                    holder = sessions.claims.get(key)
+                    if interrupts:
+                        interrupts = False
+                        await _interrupt(service, key, holder)
+                    await _until_free(holder)
+        finally:
+            if not line.locked():
+                sessions.lines.pop(place, None)
 
     def begin(self, core: RunCore, start_soon: Callable[..., object]) -> None:
         """The run has begun: keep its lease alive."""
@@ -111,15 +154,17 @@ class Claim:
         """The run has ended: keep its lease no longer."""
         self._keeper.cancel("the run has ended")
 
-    async def release(self, unfinished: Unfinished | None = None) -> None:
-        """Give the session back. Raises nothing: a lease that cannot be released ends by itself."""
-        with trio.CancelScope(shield=True):
-            if self.lease is not None:
-                with suppress(SessionError):
-                    await self._service.release(self.lease, unfinished=unfinished)
-                sessions = _HELD.get(self._service)
-                if sessions is not None and sessions.claims.get(self.lease.key) is self:
-                    del sessions.claims[self.lease.key]
+    async def release(self) -> None:
+        """Give the session back. Idempotent. Raises nothing: a lease that stays ends by itself."""
+        lease = self.lease
+        try:
+            if lease is not None:
+                with trio.CancelScope(shield=True), suppress(SessionError):
+                    await self._service.release(lease, unfinished=self.unfinished)
+        finally:
+            sessions = _HELD.get(self._service)
+            if lease is not None and sessions and sessions.claims.get(lease.key) is self:
+                del sessions.claims[lease.key]
             self.ended.set()
 
     def interrupt(self, reason: str) -> None:
@@ -131,53 +176,6 @@ class Claim:
         self._stop = reason
         if self.core is not None:
             self.core.cancel(reason)
-
-
-async def claim(
-    service: SessionService, key: SessionKey, run_id: str, *, resumable: bool, on_busy: OnBusy
-) -> Claim:
-    """Take the session for a run.
-
-    Raises:
-        SessionBusyError: another run holds it, and ``on_busy`` is ``"error"`` or ``"inject"``.
-        SessionNotFoundError: there is no such session.
-    """
-    if not service.owns:
-        return Claim(service, None)
-    sessions = _HELD.setdefault(service, _Sessions())
-    owner = f"process {os.getpid()} on {socket.gethostname()}"
-    reason: str | None = None
-    async with _in_line(sessions, key, waits=on_busy in ("queue", "interrupt")):
-        while True:
-            try:
-                lease = await service.acquire(key, run_id=run_id, owner=owner, resumable=resumable)
-            except SessionBusyError:
-                if on_busy not in ("queue", "interrupt"):
-                    raise
-                holder = sessions.claims.get(key)
-                if on_busy == "interrupt" and reason is None:
-                    reason = _INTERRUPTED
-                    await _interrupt(service, key, holder)
-                await _until_free(holder)
-                continue
-            made = sessions.claims[key] = Claim(service, lease)
-            return made
-
-
-@asynccontextmanager
-async def _in_line(sessions: _Sessions, key: SessionKey, *, waits: bool) -> AsyncIterator[None]:
-    """Wait in line; first come, first served."""
-    place = (key, trio.lowlevel.current_trio_token())
-    lock = sessions.queues.get(place)
-    if not waits or (lock is None and key not in sessions.claims):
-        yield
-        return
-    if lock is None:
-        lock = sessions.queues[place] = trio.Lock()
-    async with lock:
-        yield
-    if not lock.locked():
-        sessions.queues.pop(place, None)
 
 
 async def _interrupt(service: SessionService, key: SessionKey, holder: Claim | None) -> None:

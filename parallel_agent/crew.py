@@ -48,7 +48,6 @@ __all__ = ["Crew", "Task", "note_trouble"]
 RECORDED_IN_FULL: Final = 10_000
 """A fan-out with more branches than this records only those that did not complete."""
 
-
 CHOICES: Final[Any] = Literal["retry", "skip", "abort"]
 """What a person may choose when a branch has failed; see `parallel_agent.barrier.Escalate`."""
 
@@ -283,6 +282,11 @@ class Crew:
             return
         self._decider, self.closed = escalating, True
         for child in self.cancel(f"branch {escalating.place.branch} escalated", but=escalating):
+            seal_subtree(child)
+
+    def seal(self, child: Activation) -> None:
+        """Seal a branch that a sibling's escalation had ended before the run was resumed."""
+        if self._decider is not None:
             seal_subtree(child)
 
     def cancel(self, reason: str, *, but: Activation | None = None) -> list[Activation]:

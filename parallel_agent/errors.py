@@ -215,7 +215,8 @@ class RecordedFailureError(AgentError):
 
     def __init__(self, kind: str, message: str) -> None:
         """Say what was recorded."""
-        super().__init__(kind, message)
+        # Not by `super`: of the classes that this one is made of, others want other arguments.
+        Exception.__init__(self, kind, message)
         self.kind = kind
         self.message = message
 

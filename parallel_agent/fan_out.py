@@ -87,20 +87,20 @@ async def _replay(
     So the policy is asked what it was asked, and decides what it decided.
     """
     replay = crew.owner.invocation.replay
-    over = replay.in_order(crew.owner.place.path, [task.name for _, task in waiting])
+    over: list[int] = replay.in_order(crew.owner.place.path, [task.name for _, task in waiting])
     for place in over:
         position, task = waiting[place]
         child = crew.fork(task)
+        if not crew.closed and replay.has_escalated(child.begun.path):
+            # It had ended the others, and not itself.
+            child.escalate()
+            nursery.start_soon(crew.watch, position, child)
+            continue
+        if replay.was_cut_off(child):
+            crew.seal(child)
         nursery.start_soon(crew.watch, position, child)
         await crew.weighed(child)
     left = [waiting[place] for place in sorted(set(range(len(waiting))).difference(over))]
-    above = crew.owner.place.path
-    for position, task in left:
-        if not crew.closed and replay.has_escalated(f"{above}/{task.name}"):
-            # It had ended the others, and not itself.
-            child = crew.fork(task)
-            child.escalate()
-            nursery.start_soon(crew.watch, position, child)
     return [] if crew.closed else left
 
 

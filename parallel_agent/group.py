@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator
 from functools import partial
+from operator import itemgetter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, final
 
@@ -27,6 +28,7 @@ from trio.lowlevel import enable_ki_protection
 from parallel_agent.activation import NO_INPUT, Activation
 from parallel_agent.agent import Agent, check_agent
 from parallel_agent.barrier import Barrier, Outcome
+from parallel_agent.branch import Branch
 from parallel_agent.crew import Crew, Task, note_trouble
 from parallel_agent.drive import pass_on, raise_unless_left_open, suspend
 from parallel_agent.errors import (
@@ -148,6 +150,10 @@ class FanOut:
         self._finished: deque[Handle] = deque()
         self._running = 0
         self._news = trio.lowlevel.ParkingLot()
+        # Of a resumed run: branches that had ended, and how they come after each other; those that
+        # are still to be brought to their end, and those that have been.
+        self._due: dict[Activation, tuple[int, bool]] = {}
+        self._ended_before: dict[Handle, tuple[int, bool]] = {}
         self._open = True
 
     def start(self, agent: Agent, input: Any = NO_INPUT, *, key: str | None = None) -> Handle:
@@ -180,13 +186,31 @@ class FanOut:
         if self._crew.closed:
             child.scope.cancel("the fan-out has been decided: nothing more starts in it")
         gate = None if self._gate is None else Slots((self._gate,))
-        child.entrance = Entrance(gate, partial(self._crew.settle, child.lane.branch))
+        child.entrance = Entrance(gate, partial(self._settle, child.lane.branch))
         position = len(self._handles)
         handle = Handle(self._crew, task, position, child)
         self._handles.append(handle)
+        replay = owner.invocation.replay
+        due = None if replay is None else replay.ended_at(child)
+        if due is not None:
+            self._due[child] = due
+        elif replay is not None and replay.has_escalated(child.begun.path):
+            child.escalate()
         self._running += 1
         self._nursery.start_soon(self._watch, position, handle, child)
         return handle
+
+    async def _settle(self, branch: Branch) -> None:
+        """Record what the owner has written since the start; let the branch see that.
+
+        What it sees of its siblings is what had joined when it started, or, if it had to wait for
+        its turn, when that came.
+        """
+        forked = branch.forked
+        await self._crew.settle(branch)
+        if self._crew.owner.invocation.replay is not None and self._gate is None:
+            # Resumed, siblings that had ended join at once: for this one, too early.
+            branch.forked = forked
 
     def _checked_key(self, agent: Agent, key: str) -> str:
         plain = key.replace("_", "").replace("-", "") if isinstance(key, str) else ""
@@ -204,7 +228,15 @@ class FanOut:
 
     @enable_ki_protection
     async def _watch(self, position: int, handle: Handle, child: Activation) -> None:
+        due = self._due.get(child)
+        if due is not None:
+            for other, before in sorted(self._due.items(), key=itemgetter(1)):
+                if before < due:
+                    await self._crew.weighed(other)
+            if due[1]:
+                self._crew.seal(child)
         await self._crew.watch(position, child)
+        self._due.pop(child, None)
         outcome = self._crew.outcomes[position]
         handle._outcome = outcome  # noqa: SLF001  # a handle and its block are one thing
         handle._ended.set()  # noqa: SLF001
@@ -212,6 +244,8 @@ class FanOut:
         branch.joined = branch.joined or child.invocation.tick()
         self._running -= 1
         self._finished.append(handle)
+        if due is not None:
+            self._ended_before[handle] = due
         self._news.unpark_all()
 
     @property
@@ -233,6 +267,14 @@ class FanOut:
             if not self._running:
                 return None
             await self._news.park()
+        if self._ended_before:
+            # Before others, in their order, in whatever order this execution has started them.
+            order = self._ended_before
+            over = [handle for handle in self._finished if handle in order]
+            if over:
+                handle = min(over, key=order.__getitem__)
+                self._finished.remove(handle)
+                return handle
         return self._finished.popleft()
 
     def cancel(self, reason: str = "cancelled by its fan-out") -> None:

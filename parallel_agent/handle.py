@@ -41,6 +41,7 @@ class RunCore:
         self.reason: str | None = None
         self.result: Result | None = None
         self._left = False
+        self._broken = False
 
     def cancel(self, reason: str) -> None:
         """Cancel the tree; the first reason is the one that counts."""
@@ -50,21 +51,23 @@ class RunCore:
 
     def leave(self, reason: str) -> None:
         """Cancel the tree, if it has not ended: its reader leaves, and nobody has decided that."""
-        self._left = self.reason is None and not self.stream.ended
+        self._left = self._left or (self.reason is None and not self.stream.ended)
         self.cancel(reason)
 
     @property
     def unfinished(self) -> Unfinished | None:
-        """How the run leaves its session: None if it has come to its end, or can have none."""
+        """How the run leaves its session: None if it has come to its end, or can have none.
+
+        Of a run that is concluded.
+        """
         if self.root.invocation.journal is None:
             return None
-        match self.root.status:
-            case Status.WAITING:
-                return "waiting"
-            case Status.CANCELLED if self._left or self.stream.closed:
-                return "interrupted"
-            case _:
-                return None
+        if self._broken:
+            return "interrupted"  # however the tree has ended: nobody knows, for it is not recorded
+        if self._left and self.status is Status.CANCELLED:
+            # Also if the tree has just completed: its reader was not told, and resuming does that.
+            return "interrupted"
+        return "waiting" if self.root.status is Status.WAITING else None
 
     def ending(self, *, broken: bool) -> tuple[Status, str | None]:
         """Return how it has ended, and why; the tree has. ``broken``: the stream failed."""
@@ -95,6 +98,7 @@ class RunCore:
         root = self.root
         invocation = root.invocation
         session = self.stream.session
+        self._broken = broken
         self.status, reason = self.ending(broken=broken)
         events = self._events()
         self.result = Result(

@@ -5,8 +5,11 @@ Pure: nothing here waits.
 
 from __future__ import annotations
 
+from typing import Any
+
 from parallel_agent.activation import Activation
-from parallel_agent.branch import Place
+from parallel_agent.branch import Branch, Place
+from parallel_agent.past import void_events
 from session.event import Event
 
 __all__ = ["visible_events"]
@@ -19,21 +22,22 @@ def visible_events(activation: Activation) -> list[Event]:
     limits: dict[int, int] = {}
     void: dict[int, bool] = {}
     visible: list[Event] = []
-    replay = activation.invocation.replay
-    for event in activation.invocation.stream.session.events:
-        if event.is_record:
+    invocation = activation.invocation
+    replay = invocation.replay
+    if invocation.void is None:
+        invocation.void = void_events(invocation.stream.session.events)
+    for event in invocation.stream.session.events:
+        if event.is_record or event.seq in invocation.void:
             continue
         origin = event.origin
-        if replay is not None and origin.invocation_id == invocation_id:
-            seq = event.seq or 0
-            if seq <= replay.until:
-                # Of an earlier execution: a branch that is there now stands for its own.
-                if event is not replay.past.message:
-                    line = replay.line_of(seq)
-                    if line is None or seq > branch.limit_for(line):
-                        continue
+        if (
+            replay is not None
+            and origin.invocation_id == invocation_id
+            and (event.seq or 0) <= replay.until
+        ):
+            if event is replay.past.message or _stands(event, replay, branch, void):
                 visible.append(event)
-                continue
+            continue
         if isinstance(origin, Place) and origin.invocation_id == invocation_id:
             writer = origin.line
             limit = limits.get(id(writer))
@@ -43,6 +47,15 @@ def visible_events(activation: Activation) -> list[Event]:
                 continue
         visible.append(event)
     return visible
+
+
+def _stands(event: Event, replay: Any, branch: Branch, void: dict[int, bool]) -> bool:
+    """Whether an event of an earlier execution may be seen: a branch of now stands for its own."""
+    seq = event.seq or 0
+    found = replay.line_of(seq)
+    if found is None or seq > branch.limit_for(found[0]):
+        return False
+    return found[1] is None or not _is_void(found[1], void)
 
 
 def _is_void(place: Place, known: dict[int, bool]) -> bool:

@@ -184,6 +184,7 @@ class Invocation:
     counts: Counts = attrs.field(factory=Counts)
     outcomes: dict[str, tuple[Outcome, ...]] = attrs.Factory(dict[str, tuple[Outcome, ...]])
     outputs: dict[str, Any] = attrs.Factory(dict[str, Any])
+    void: set[int] | None = None  # the events of earlier runs that nobody sees; found when needed
     _tick: int = 0
 
     def horizon(self) -> int:

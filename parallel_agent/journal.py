@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, final
 
@@ -55,6 +55,22 @@ class _Record(Slot):
 
     __slots__ = ()
     shown = False
+
+
+@final
+class _Last(Slot):
+    """Like a record; when it is in the log, something is done about it."""
+
+    __slots__ = ("_then",)
+    shown = False
+
+    def __init__(self, lane: Lane, then: Callable[[], object]) -> None:
+        super().__init__(lane)
+        self._then = then
+
+    def acknowledge(self) -> None:
+        super().acknowledge()
+        self._then()
 
 
 @final
@@ -127,11 +143,16 @@ class Journal:
             event = Event(actions=EventActions(journal=note))
             self._post(activation.lane, activation.place, event)
 
+    def refused(self, root: Activation, then: Callable[[], object]) -> None:
+        """Note that this execution is of no account; call ``then`` when that is recorded."""
+        event = Event(actions=EventActions(journal={"kind": "refused"}))
+        self._post(root.lane, root.place, event, _Last(root.lane, then))
+
     @enable_ki_protection  # an interrupt half way would leave a slot that nobody fills
-    def _post(self, lane: Lane, place: Place, event: Event) -> None:
+    def _post(self, lane: Lane, place: Place, event: Event, slot: Slot | None = None) -> None:
         event.seal()
         stamp_origin(event, place)
-        slot = _Record(lane)
+        slot = _Record(lane) if slot is None else slot
         slot.event = event
         slot.state = QUEUED
         self.stream.queue.append(slot)

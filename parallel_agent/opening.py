@@ -12,7 +12,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from parallel_agent.claim import Claim, OnBusy, claim
+from parallel_agent.claim import Claim, OnBusy
 from parallel_agent.errors import (
     NothingToResumeError,
     ResponseRefusedError,
@@ -20,8 +20,9 @@ from parallel_agent.errors import (
 )
 from parallel_agent.inputs import to_json
 from parallel_agent.invocation import RunConfig
-from parallel_agent.past import ABSENT, Asked, Past
+from parallel_agent.past import Asked, Past, ranges
 from parallel_agent.post import listed
+from parallel_agent.records import ABSENT
 from parallel_agent.result import RunSetup
 from parallel_agent.shape import difference
 from parallel_agent.shared_state import MISSING, SharedState
@@ -30,6 +31,7 @@ from session.content import Content
 from session.errors import (
     SessionExistsError,
     SessionNotFoundError,
+    StoreCorruptError,
 )
 from session.event import USER, Event, Origin, stamp_origin, stamp_timestamp
 from session.request import response_content
@@ -85,8 +87,8 @@ class Opened:
 # A run from its beginning.
 
 
-async def open_session(setup: RunSetup, start: Start) -> Opened:
-    """Take a session for a new run; make it, if it is not there.
+async def open_session(setup: RunSetup, start: Start, held: Claim) -> Opened:
+    """Take a session for a new run; make it, if it is not there. The caller releases ``held``.
 
     Raises:
         SessionBusyError: another run holds it; see `Runner.open`.
@@ -95,35 +97,29 @@ async def open_session(setup: RunSetup, start: Start) -> Opened:
     run_id = setup.new_id()
     if start.session_id is None:
         session = await _create(setup, start)
-        held = await _claim(setup, start, session.key, run_id)
+        await _take(held, setup, start, session.key, run_id)
         return Opened(session, run_id, held, config)
     key = SessionKey(setup.app_name, start.user_id, start.session_id)
     try:
-        held = await _claim(setup, start, key, run_id)
+        await _take(held, setup, start, key, run_id)
     except SessionNotFoundError:
         with suppress(SessionExistsError):  # another run has made it meanwhile
             await _create(setup, start)
-        held = await _claim(setup, start, key, run_id)
-    try:
-        newest = config.num_recent_events
+        await _take(held, setup, start, key, run_id)
+    newest = config.num_recent_events
+    found = await _get(setup, key, newest)
+    if found is None:
+        # Of a service that does not know whose a session is, and was not asked before.
+        with suppress(SessionExistsError):
+            return Opened(await _create(setup, start), run_id, held, config)
         found = await _get(setup, key, newest)
-        if found is None:
-            # Of a service that does not know whose a session is, and was not asked before.
-            with suppress(SessionExistsError):
-                return Opened(await _create(setup, start), run_id, held, config)
-            found = await _get(setup, key, newest)
-        if found is None:
-            raise SessionNotFoundError(key)  # noqa: TRY301  # the session is given back below
-    except BaseException:
-        await held.release()
-        raise
+    if found is None:
+        raise SessionNotFoundError(key)
     return Opened(found, run_id, held, config)
 
 
-async def _claim(setup: RunSetup, start: Start, key: SessionKey, run_id: str) -> Claim:
-    return await claim(
-        setup.service, key, run_id, resumable=setup.shape is not None, on_busy=start.on_busy
-    )
+async def _take(held: Claim, setup: RunSetup, start: Start, key: SessionKey, run_id: str) -> None:
+    await held.take(key, run_id, resumable=setup.shape is not None, on_busy=start.on_busy)
 
 
 async def _create(setup: RunSetup, start: Start) -> Session:
@@ -189,8 +185,10 @@ def _note(setup: RunSetup, invocation_id: str, actions: EventActions) -> Event:
 # A run that goes on.
 
 
-async def reopen_session(setup: RunSetup, start: Start, resumption: Resumption) -> Opened:
-    """Take a session for its unfinished run.
+async def reopen_session(
+    setup: RunSetup, start: Start, resumption: Resumption, held: Claim
+) -> Opened:
+    """Take a session for its unfinished run. The caller releases ``held``.
 
     Raises:
         NothingToResumeError: there is no unfinished run, or none of that id.
@@ -207,25 +205,22 @@ async def reopen_session(setup: RunSetup, start: Start, resumption: Resumption) 
         wanted = "" if resumption.invocation_id is None else f" {resumption.invocation_id!r}"
         message = f"session {key} has no unfinished run{wanted}{found}"
         raise NothingToResumeError(message)
-    held = await _claim(setup, start, key, run_id)
-    unfinished = True
-    try:
-        session, events = await _read_run(setup, key, run_id, start.config)
-        past = Past(events)
-        if past.start is None:
-            unfinished = False
-            message = (
-                f"run {run_id!r} of session {key} ended before anything was recorded: there is "
-                "nothing to resume. Start it again"
-            )
-            raise NothingToResumeError(message)  # noqa: TRY301  # the session is given back below
-        _check_shape(setup, past.start, run_id)
-        recorded: Mapping[str, Any] = (past.start.journal or {}).get("config", {})
-        opened = Opened(session, run_id, held, start.config or RunConfig(**recorded), past)
-        await _record_resumption(setup, opened, past, resumption)
-    except BaseException:
-        await held.release("interrupted" if unfinished else None)
-        raise
+    held.unfinished = "interrupted"  # whatever happens before it goes on
+    await _take(held, setup, start, key, run_id)
+    session, events = await _read_run(setup, key, run_id, start.config)
+    past = Past(events)
+    if past.start is None:
+        held.unfinished = None
+        message = (
+            f"run {run_id!r} of session {key} ended before anything was recorded: there is "
+            "nothing to resume. Start it again"
+        )
+        raise NothingToResumeError(message)
+    _check_shape(setup, past.start, run_id)
+    recorded: Mapping[str, Any] = (past.start.journal or {}).get("config", {})
+    config = start.config or _config(past.start, recorded)
+    opened = Opened(session, run_id, held, config, past)
+    await _record_resumption(setup, opened, past, resumption)
     return opened
 
 
@@ -245,6 +240,17 @@ async def _read_run(
         if is_whole or (first and (wanted is not None and first >= wanted)):
             return session, [one for one in events if one.invocation_id == run_id]
         newest = None if wanted is None else 2 * (newest or 0)
+
+
+def _config(start: Event, recorded: Mapping[str, Any]) -> RunConfig:
+    try:
+        return RunConfig(**recorded)
+    except (TypeError, ValueError) as exc:
+        message = (
+            f"run {start.invocation_id!r}, event {start.seq}: how the run was to behave cannot be "
+            f"read: {exc}. Resume it with a run_config"
+        )
+        raise StoreCorruptError(message) from None
 
 
 def _check_shape(setup: RunSetup, recorded: Event, run_id: str) -> None:
@@ -275,7 +281,7 @@ async def _record_resumption(
     actions = EventActions(
         state_delta={**delta, **dict.fromkeys(unset)},
         state_unset=tuple(unset),
-        journal={"kind": "resumed"},
+        journal={"kind": "resumed", "void": ranges(past.void)},
     )
     note = _note(setup, opened.invocation_id, actions)
     await record(setup, opened, [note, *answers])
@@ -315,9 +321,5 @@ def _matched(past: Past, responses: Mapping[str, Any]) -> list[tuple[Asked, Any]
 
 
 def _called(requests: Mapping[str, Asked], name: str) -> list[Asked]:
-    """Return the questions that are called so: by the id without the run, by path, by agent."""
-    return [
-        asked
-        for full, asked in requests.items()
-        if name in (full.partition(":")[2], asked.path, asked.event.author)
-    ]
+    """Return the questions that are called so; see `PendingRequest.names`."""
+    return [asked for asked in requests.values() if name in asked.names]

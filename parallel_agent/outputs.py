@@ -5,6 +5,7 @@ Nothing here waits.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from parallel_agent.invocation import Invocation
@@ -55,6 +56,11 @@ class KeepsOutput:
         """Be without output again, and hand over to nobody: the attempt has failed."""
         self.output = self._written_output = self._transfer_to = None
         self._has_output = False
+
+    def restore_output(self, events: Iterable[Event]) -> None:
+        """Have the output that ``events`` have given, which are of an earlier execution."""
+        for event in events:
+            self._note_output(event)
 
     def _check_output(self, output: Any) -> None:
         key = cast("str", self._output_key)

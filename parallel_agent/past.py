@@ -1,11 +1,12 @@
 """What the log says of a run that is to go on: what has ended, and how; what was noted and asked.
 
 The runtime notes a resumable run in *records*: events of the kind ``start``, ``end``, ``attempt``,
-``checkpoint``, ``intent``, ``effect`` and ``resumed``, which say nothing to agents or readers. What
-stands in them is written by `parallel_agent.journal`.
+``checkpoint``, ``intent``, ``effect``, ``resumed`` and ``refused``, which say nothing to agents or
+readers. What stands in them is written by `parallel_agent.journal`.
 
 An event is *kept* if an activation at or above its own has ended, or a checkpoint of its own came
 after it. Everything else is of executions that were cut off, and will be done again: it is *void*.
+Questions, answers and messages are kept in any case, but not what was written with a question.
 
 Pure: no event loop, no clock.
 """
@@ -13,24 +14,61 @@ Pure: no event loop, no clock.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
 from parallel_agent.lifecycle import Status
+from parallel_agent.records import (
+    checked,
+    is_of_others,
+    next_attempt,
+    refused_events,
+    stands_anyway,
+    state_without,
+)
 from session.content import FunctionResponse
 from session.event import USER, Event
 from session.request import REQUEST_INPUT
 
-__all__ = ["ABSENT", "Asked", "Checkpoint", "Ended", "Failure", "Past", "bare", "parent_path"]
-
-ABSENT: Final[Any] = object()
-"""What a key holds that was never written."""
+__all__ = [
+    "Asked",
+    "Checkpoint",
+    "Ended",
+    "Failure",
+    "Past",
+    "bare",
+    "parent_path",
+    "ranges",
+    "void_events",
+]
 
 
 def bare(path: str) -> str:
     """Return a path without the numbers of attempts: the same for each attempt."""
     return "/".join(segment.partition("~")[0] for segment in path.split("/"))
+
+
+def ranges(numbers: Iterable[int]) -> list[list[int]]:
+    """Return whole numbers in short: the first and the last of those that follow each other."""
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and found[-1][1] == number - 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return found
+
+
+def void_events(events: Iterable[Event]) -> set[int]:
+    """Return the numbers of the events that were void when a run was resumed, by its records."""
+    return {
+        number
+        for event in events
+        if event.is_record
+        for first, last in (event.journal or {}).get("void", ())
+        for number in range(first, last + 1)
+    }
 
 
 def parent_path(path: str) -> str:
@@ -78,7 +116,7 @@ class Ended:
     input: str | None = None
     escalated: str | None = None
     cut_off: bool = False
-    parts: list[Event | Ended] = attrs.field(factory=list)
+    parts: list[Event | Ended] = attrs.field(factory=list["Event | Ended"])
 
     def events(self) -> Iterator[Event]:
         """Yield what was recorded at and below it, in no order."""
@@ -118,6 +156,23 @@ class Asked:
     value: Any = None
 
     @property
+    def events(self) -> list[Event]:
+        """The question, and the answer if there is one."""
+        return [self.event] if self.answer is None else [self.event, self.answer]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it is called, beside its id: see `parallel_agent.questions.PendingRequest`."""
+        request = self.event.request
+        short = "" if request is None else request.id.partition(":")[2]
+        names = (short, self.path, self.event.author)
+        if self.is_of_its_agent:
+            return names
+        failed = short.removesuffix("#failed")
+        agent = failed.rpartition("/")[2].partition("~")[0].partition("@")[0]
+        return (*names, failed, agent)
+
+    @property
     def is_of_its_agent(self) -> bool:
         """Whether its agent itself asks; not so if it is about a branch that has failed."""
         request = self.event.request
@@ -134,7 +189,7 @@ class _Node:
     below: dict[str, _Node] = attrs.field(factory=dict[str, "_Node"])
 
     def all(self) -> Iterator[_Node]:
-        line = [self]
+        line: list[_Node] = [self]
         for node in line:
             line.extend(node.below.values())
             yield node
@@ -155,6 +210,7 @@ class Past:
         until: the number of its last event.
         executions: how often it was begun or resumed.
         void: the numbers of the events that are of no account.
+        taken_back: the numbers of questions that stand, though what was written with them does not.
         outputs: the newest output of each agent that completed.
         outcomes: by path, what fan-outs recorded of their branches.
         messages: by the path of who owns the branch, what was sent to it.
@@ -162,12 +218,17 @@ class Past:
     """
 
     def __init__(self, events: Iterable[Event]) -> None:
-        """Read the events of one run, oldest first."""
+        """Read the events of one run, oldest first.
+
+        Raises:
+            StoreCorruptError: a record is damaged; the message names it.
+        """
         self.message: Event | None = None
         self.start: Event | None = None
         self.until = 0
         self.executions = 1
         self.void: set[int] = set()
+        self.taken_back: set[int] = set()
         self.outputs: dict[str, Any] = {}
         self.outcomes: dict[str, Event] = {}
         self.messages: dict[str, list[Event]] = {}
@@ -182,16 +243,22 @@ class Past:
         self._checkpoints: dict[str, Checkpoint] = {}
         self._effects: dict[tuple[str, str], tuple[str, Any]] = {}
         self._log: list[Event] = []
+        self._cut_at = 0  # where the newest execution begins
+        events = list(events)
+        refused = refused_events(events)
         for event in events:
-            self._read(event)
+            self._log.append(event)
+            self.until = event.seq or self.until
+            if event.seq in refused and not stands_anyway(event):
+                self.void.add(event.seq or 0)
+            else:
+                self._read(event)
         self._cut()
 
     # Reading.
 
     def _read(self, event: Event) -> None:
-        self._log.append(event)
-        self.until = event.seq or self.until
-        journal = event.journal or {}
+        journal = checked(event)
         kind = journal.get("kind")
         if kind is not None:
             self._read_record(event, journal, kind)
@@ -205,14 +272,25 @@ class Past:
             self.messages.setdefault(owner, []).append(event)
             self._node(owner).kept.append(event)
         elif event.request is not None:
-            self.requests[event.request.id] = Asked(event, event.path)
-            self._node(event.path).kept.append(event)
+            self._read_question(event, event.request.id)
         elif not self._read_answer(event):
             self._node(event.path).undecided.append(event)
             if event.escalate:
-                self.escalations.setdefault(event.path, event.seq or 0)
+                above, slash, segment = event.path.rpartition("/")
+                path = f"{above}{slash}{segment.partition('~')[0]}"
+                self.escalations.setdefault(path, event.seq or 0)
             if event.actions.outcomes:
                 self.outcomes[event.path] = event
+
+    def _read_question(self, event: Event, request_id: str) -> None:
+        node = self._node(event.path)
+        before = self.requests.get(request_id)
+        if before is not None:
+            # Asked again by a later execution, because nobody had answered, or in other words.
+            self._void(before.events)
+            node.kept = [one for one in node.kept if one not in before.events]
+        self.requests[request_id] = Asked(event, event.path)
+        node.undecided.append(event)
 
     def _read_answer(self, event: Event) -> bool:
         content = event.content
@@ -234,6 +312,7 @@ class Past:
                 self.start = event
             case "resumed":
                 self.executions += 1
+                self._cut_at = event.seq or 0
                 self._cut()
             case "end":
                 self._read_end(event, journal)
@@ -272,26 +351,49 @@ class Past:
             self.outputs[event.author] = ended.output
 
     def _end(self, ended: Ended) -> None:
-        node = self._take(ended.path)
-        if node is not None:
-            ended.parts = node.parts()
+        # At its beginning stand the messages to it, whichever attempt it was at.
+        for path in dict.fromkeys((ended.begun, ended.path)):
+            node = self._take(path)
+            if node is not None:
+                for one in node.all():
+                    self._forget_questions(one)
+                ended.parts += node.parts()
         above = parent_path(ended.path)
         self._node(above).ended.append(ended)
         self._ended[ended.begun] = ended
         self._children.setdefault(above, []).append(ended)
 
+    def _forget_questions(self, node: _Node) -> None:
+        """Drop what an earlier execution asked, nobody answered, and no later one has asked."""
+        void = [
+            event
+            for event in node.kept
+            if (event.seq or 0) <= self._cut_at
+            and event.request is not None
+            and (asked := self.requests.get(event.request.id)) is not None
+            and asked.event is event
+            and asked.answer is None
+        ]
+        if void:
+            self._void(void)
+            node.kept = [event for event in node.kept if event not in void]
+
     def _read_attempt(self, event: Event) -> None:
         self._attempts.add(event.path)
         node = self._take(event.path)
         if node is not None:
-            self._void(event for one in node.all() for event in one.undecided)
-            self._void(event for one in node.all() for event in one.kept)
-            self._void(event for one in node.all() for done in one.ended for event in done.events())
+            # The rest is in the log for good, but that is all: it has written nothing, and nobody
+            # sees it. What others have said to it, the next attempt may see.
+            others: list[Event] = []
+            for one in node.all():
+                self._forget_questions(one)
+                others += [said for said in one.kept if is_of_others(said)]
+            if others:
+                self._node(next_attempt(event.path)).kept += others
 
     def _read_checkpoint(self, event: Event, journal: Mapping[str, Any]) -> None:
         node = self._node(event.path)
-        node.kept += node.undecided
-        node.undecided = []
+        node.kept, node.undecided = node.kept + node.undecided, []
         self.received.update(journal.get("received", ()))
         self._checkpoints[event.path] = Checkpoint(
             event.seq or 0,
@@ -312,9 +414,19 @@ class Past:
         """Decide what was undecided when an execution was cut off."""
         for path, seq in self._cut_off.items():
             if path not in self._ended:
-                self._end(Ended(path, path, seq, Status.CANCELLED, cut_off=True))
+                attempt, number = path, 1
+                while attempt in self._attempts:
+                    attempt, number = next_attempt(attempt), number + 1
+                self._end(
+                    Ended(path, attempt, seq, Status.CANCELLED, attempts=number, cut_off=True)
+                )
         for node in self._root.all():
-            self._void(node.undecided)
+            questions = [event for event in node.undecided if event.request is not None]
+            self._void(event for event in node.undecided if event not in questions)
+            # They stand, so that they can be answered. But whoever asks starts again, and writes
+            # again what it had written before.
+            self.taken_back.update(event.seq or 0 for event in questions)
+            node.kept += questions
             node.undecided = []
 
     def _void(self, events: Iterable[Event]) -> None:
@@ -385,34 +497,4 @@ class Past:
         ``now`` is the state as it stands. ``app:`` and ``user:`` keys are left alone: other
         sessions have gone on with them.
         """
-        touched = {
-            key
-            for event in self._log
-            if (event.seq or 0) in self.void
-            for key in event.state_delta
-            if ":" not in key
-        }
-        if not touched:
-            return {}, []
-        values: dict[str, Any] = {}
-        for event in self._log:
-            if event.is_record or not event.state_delta:
-                continue
-            undo = (event.journal or {}).get("undo", {})
-            for key in touched.intersection(event.state_delta):
-                if key not in values:
-                    values[key] = undo.get("was", {}).get(key, ABSENT)
-                if (event.seq or 0) in self.void:
-                    continue
-                added = undo.get("added", {}).get(key)
-                if added is None:
-                    values[key] = event.state_delta[key]
-                else:
-                    values[key] = reduce(key, values[key], tuple(added))
-        delta = {
-            key: value
-            for key, value in values.items()
-            if value is not ABSENT and (key not in now or now[key] != value)
-        }
-        unset = sorted(key for key, value in values.items() if value is ABSENT and key in now)
-        return delta, unset
+        return state_without(self._log, self.void | self.taken_back, now, reduce)

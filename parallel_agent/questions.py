@@ -322,20 +322,24 @@ async def _known(one: _Open, request: InputRequest) -> Answer | None:
     """
     invocation = one.activation.invocation
     asked: Asked | None = invocation.replay.asked(request.id)
-    if asked is None or asked.event.request != request:
+    if asked is None:
         return None
     await checkpoint()
-    if asked.answer is not None:
+    is_other = asked.event.request != request
+    if asked.answer is not None and not is_other:
         try:
             answer = asked.value
             return "answered", answer if one.schema is None else one.schema.structure(answer)
         except SchemaError as exc:
             one.shown = attrs.evolve(one.shown, problem=str(exc))
-    if invocation.config.on_wait == "suspend":
+    # Asked again, one whose answer did not fit is open again: nobody could answer it otherwise.
+    if invocation.config.on_wait == "suspend" and asked.answer is None and not is_other:
         one.asked_at = asked.event.seq or 0
         invocation.requests.leave(one)
+        invocation.replay.show_again(one.activation, asked.event)
         return "suspended", None
-    invocation.replay.hide(asked.event)
+    for event in asked.events:
+        invocation.replay.hide(event)
     return None
 
 

@@ -18,12 +18,13 @@ from typing import Any, Final, final
 
 from parallel_agent.activation import Activation
 from parallel_agent.barrier import Outcome
-from parallel_agent.branch import Branch
+from parallel_agent.branch import Branch, Place
 from parallel_agent.errors import RecordedFailureError, ReplayMismatchError
 from parallel_agent.journal import digest
 from parallel_agent.lifecycle import Status, Step
 from parallel_agent.past import Asked, Checkpoint, Ended, Failure, Past
 from parallel_agent.post import branch_owner, refill
+from parallel_agent.records import is_of_others
 from parallel_agent.shared_state import Contributions, Layer
 from session.event import Event
 
@@ -47,8 +48,9 @@ class Replay:
         """Go on from ``past``."""
         self.past = past
         self.until = past.until
-        self._lines: dict[int, Branch] = {}
+        self._lines: dict[int, tuple[Branch, Place | None]] = {}
         self._newest = 0
+        self._refused = False
         self._claimed: dict[str, set[str]] = {}
 
     # Activations.
@@ -71,16 +73,21 @@ class Replay:
     def _wait(self, activation: Activation) -> bool:
         """Let a pending activation end as waiting if nobody has answered it, and nobody will."""
         invocation = activation.invocation
-        asked = self.past.asked_by(activation.begun.path)
-        asked = [one for one in asked if one.is_of_its_agent]
-        if (
-            not asked
-            or invocation.config.on_wait != "suspend"
-            or any(one.answer is not None for one in asked)
-        ):
+        if invocation.config.on_wait != "suspend":
             return False
-        self._show(self.past.kept_at(activation.begun.path), activation.lane.branch)
-        for one in asked:
+        place = activation.place
+        while self.past.attempt_failed(place.path):
+            place = place.again()
+        asked = [one for one in self._asked_at(place.path) if one.is_of_its_agent]
+        still_open = [one for one in asked if one.answer is None]
+        answered = max((one.answer.seq or 0 for one in asked if one.answer is not None), default=0)
+        # What it asked after the newest answer, it asked knowing that.
+        if not still_open or any((one.event.seq or 0) <= answered for one in still_open):
+            return False
+        activation.place = place
+        self._show_messages(activation)
+        self._show(self.past.kept_at(place.path), activation)
+        for one in still_open:
             invocation.requests.leave_again(activation, one.event)
         activation.suspended = True
         _end(activation, Status.WAITING)
@@ -95,15 +102,15 @@ class Replay:
             "has decided otherwise this time. Decide by what was given and what is in "
             "ctx.checkpoint(), or give branches keys"
         )
-        activation.invocation.stream.fail(ReplayMismatchError(message, [ended.begun]))
+        self._refuse(activation, ReplayMismatchError(message, [ended.begun]))
         return False
 
     def _settle(self, activation: Activation, ended: Ended) -> None:
-        for _ in range(1, ended.attempts):
+        while activation.place.own_attempt < ended.attempts:
             activation.place = activation.place.again()
-        self._show(ended.events(), activation.lane.branch)
+        self._show(ended.events(), activation)
         if activation.state.layer is not None:
-            _write_again(activation.state.layer, ended)
+            self._write_again(activation.state.layer, ended)
         if ended.failure is not None:
             activation.error = recorded_failure(ended.failure)
             activation.own = ended.own
@@ -119,9 +126,18 @@ class Replay:
         elif ended.escalated is not None:
             activation.pass_escalation()
 
+    def _write_again(self, layer: Layer, ended: Ended) -> None:
+        """Write to an attempt's layer what something that has ended in it had written there."""
+        path = layer.place.path
+        for event in sorted(ended.events(), key=lambda event: event.seq or 0):
+            note = (event.journal or {}).get("layered")
+            if note is None or note["of"] != path or event.seq in self.past.taken_back:
+                continue
+            _apply(layer, note["layer"], note["added"])
+
     def _prepare(self, activation: Activation, path: str) -> bool:
         """Give one that starts again what it is to have; it has not ended, so return False."""
-        self._show(self.past.kept_at(path), activation.lane.branch)
+        self._show_messages(activation)
         if branch_owner(activation) is activation:
             sent = self.past.messages.get(path, ())
             waiting = [one for one in sent if (one.seq or 0) not in self.past.received]
@@ -132,19 +148,37 @@ class Replay:
         return False
 
     def in_order(self, above: str, names: Sequence[str]) -> list[int]:
-        """Return which of the children ``names`` of ``above`` have ended, as they did."""
-        found = [
-            # After the decision, whose place in the log it has.
-            (ended.seq, ended.cut_off, position)
-            for position, name in enumerate(names)
-            if (ended := self.past.ended(f"{above}/{name}")) is not None
-        ]
-        return [position for *_, position in sorted(found)]
+        """Return which of the children ``names`` of ``above`` have ended, as they did.
 
-    def ended_at(self, activation: Activation) -> int | None:
-        """Return the place in the log of an activation's end, if that is recorded."""
+        And which have escalated without having ended: they have ended the others all the same.
+        """
+        found: list[tuple[tuple[int, bool], int]] = []
+        for position, name in enumerate(names):
+            path = f"{above}/{name}"
+            ended = self.past.ended(path)
+            if ended is not None:
+                found.append((self._order(ended), position))
+            elif self.has_escalated(path):
+                found.append(((self.past.escalations[path], False), position))
+        return [position for _, position in sorted(found)]
+
+    def _order(self, ended: Ended) -> tuple[int, bool]:
+        # What a decision has cut off comes after that, whose place in the log it has; and what has
+        # decided by an event of its own, when it did.
+        seq = ended.seq
+        if ended.escalated == "own":
+            seq = min(seq, self.past.escalations.get(ended.begun, seq))
+        return seq, ended.cut_off
+
+    def was_cut_off(self, activation: Activation) -> bool:
+        """Return whether a sibling's decision was the end of an activation."""
         ended = self.past.ended(activation.begun.path)
-        return None if ended is None or activation.tap is not None else ended.seq
+        return ended is not None and ended.cut_off
+
+    def ended_at(self, activation: Activation) -> tuple[int, bool] | None:
+        """Return what sorts an activation among those whose end is recorded, as they ended."""
+        ended = self.past.ended(activation.begun.path)
+        return None if ended is None or activation.tap is not None else self._order(ended)
 
     def has_escalated(self, path: str) -> bool:
         """Return whether an activation had escalated by an event of its own, and not ended."""
@@ -168,7 +202,18 @@ class Replay:
                 "recorded, and has not this time. What an agent starts must follow from what it "
                 "was given and what is in ctx.checkpoint()"
             )
-            activation.invocation.stream.fail(ReplayMismatchError(message, missing))
+            self._refuse(activation, ReplayMismatchError(message, missing))
+
+    def _refuse(self, activation: Activation, error: ReplayMismatchError) -> None:
+        """End the run, with a note that what this execution has recorded is of no account."""
+        invocation = activation.invocation
+        root = activation
+        while root.parent is not None:
+            root = root.parent
+        root.scope.cancel("a resumed agent has decided otherwise than it had")
+        if not self._refused:
+            self._refused = True
+            invocation.journal.refused(root, lambda: invocation.stream.fail(error))
 
     # Attempts and progress.
 
@@ -181,12 +226,21 @@ class Replay:
 
     def begin_attempt(self, activation: Activation) -> None:
         """Give an attempt back what it had noted of its progress."""
+        self._show(self.past.kept_at(activation.place.path), activation)
+        for asked in self.asked_by(activation):
+            if asked.answer is None:
+                self.hide(asked.event)  # it is asked again, if the agent comes to it again
         checkpoint = self.checkpoint(activation)
         if checkpoint is None:
             return
         activation.numbers = dict(checkpoint.numbers)
+        activation.restore_output(self._said_before(checkpoint, activation.place.path))
         if activation.state.layer is not None:
             _apply(activation.state.layer, checkpoint.layer, checkpoint.added)
+
+    def _said_before(self, checkpoint: Checkpoint, path: str) -> list[Event]:
+        kept = [event for event in self.past.kept_at(path) if event.path == path]
+        return [event for event in kept if (event.seq or 0) < checkpoint.seq]
 
     def checkpoint(self, activation: Activation) -> Checkpoint | None:
         """Return the checkpoint of the attempt that runs."""
@@ -194,10 +248,12 @@ class Replay:
 
     def asked_by(self, activation: Activation) -> list[Asked]:
         """Return what the attempt that runs has asked since its checkpoint, oldest first."""
-        checkpoint = self.checkpoint(activation)
+        return self._asked_at(activation.place.path)
+
+    def _asked_at(self, path: str) -> list[Asked]:
+        checkpoint = self.past.checkpoint(path)
         since = 0 if checkpoint is None else checkpoint.seq
-        asked = self.past.asked_by(activation.place.path)
-        return [one for one in asked if (one.event.seq or 0) > since]
+        return [one for one in self.past.asked_by(path) if (one.event.seq or 0) > since]
 
     def asked(self, request_id: str) -> Asked | None:
         """Return the question of that id, if it was recorded."""
@@ -205,20 +261,33 @@ class Replay:
 
     # What may be seen.
 
-    def _show(self, events: Iterable[Event], line: Branch) -> None:
+    def _show(self, events: Iterable[Event], activation: Activation) -> None:
+        line, place = activation.lane.branch, activation.place
         for event in events:
             seq = event.seq or 0
-            self._lines[seq] = line
+            # What others have said outlives the attempt to which they said it.
+            self._lines[seq] = (line, None if is_of_others(event) else place)
             self._newest = max(self._newest, seq)
 
-    def line_of(self, seq: int) -> Branch | None:
-        """Return the branch that an event of an earlier execution is now on; None hides it."""
+    def _show_messages(self, activation: Activation) -> None:
+        self._show(self.past.messages.get(activation.begun.path, ()), activation)
+
+    def line_of(self, seq: int) -> tuple[Branch, Place | None] | None:
+        """Return where an event of an earlier execution is now; None hides it.
+
+        The place is that of the attempt whose failure hides it; None if none does.
+        """
         return self._lines.get(seq)
 
     def hide(self, event: Event) -> None:
         """Let nobody see an event: what it says is said again."""
         self._lines.pop(event.seq or 0, None)
         self.past.void.add(event.seq or 0)
+
+    def show_again(self, activation: Activation, event: Event) -> None:
+        """Let a question stand that is left to the next run, instead of being asked again."""
+        self.past.void.discard(event.seq or 0)
+        self._show([event], activation)
 
     def horizon(self, last_seq: int) -> int:
         """Return the newest number that a branch forked now may see."""
@@ -254,15 +323,6 @@ class Replay:
             attempts=recorded.attempts,
             duration=recorded.duration,
         )
-
-
-def _write_again(layer: Layer, ended: Ended) -> None:
-    """Write to an attempt's layer what something that has ended in it had written there."""
-    path = layer.place.path
-    for event in sorted(ended.events(), key=lambda event: event.seq or 0):
-        note = (event.journal or {}).get("layered")
-        if note is not None and note["of"] == path:
-            _apply(layer, note["layer"], note["added"])
 
 
 def _apply(layer: Layer, plain: Mapping[str, Any], added: Mapping[str, Sequence[Any]]) -> None:

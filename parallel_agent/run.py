@@ -91,25 +91,26 @@ class OpenRun(RunBlock):
                 "parallel_agent.sync"
             )
             raise ReadError(message)
-        opened = await self._open()
-        self._claim = opened.claim
+        held = self._claim = Claim(self._setup.service)
         try:
+            opened = await self._open(held)
             root = self._prepare(opened)
-            self._core = RunCore(root, await self._record_start(opened, root))
+            core = RunCore(root, await self._record_start(opened, root))
+            self._nursery = trio.open_nursery()
+            nursery = await self._nursery.__aenter__()
         except BaseException:
-            await opened.claim.release()
+            await held.release()
             raise
-        self._nursery = trio.open_nursery()
-        nursery = await self._nursery.__aenter__()
-        opened.claim.begin(self._core, nursery.start_soon)
+        self._core = core
+        held.begin(core, nursery.start_soon)
         nursery.start_soon(_run_tree, root, name=f"run {opened.invocation_id}")
-        return Run(self._core)
+        return Run(core)
 
-    async def _open(self) -> Opened:
+    async def _open(self, held: Claim) -> Opened:
         resumption = self._start.resumption
         if resumption is None:
-            return await open_session(self._setup, self._start)
-        return await reopen_session(self._setup, self._start, resumption)
+            return await open_session(self._setup, self._start, held)
+        return await reopen_session(self._setup, self._start, resumption, held)
 
     async def _record_start(self, opened: Opened, root: Activation) -> int:
         """Record the message; return where in the session the run's own events begin."""
@@ -188,8 +189,8 @@ class OpenRun(RunBlock):
         error: BaseException | None,
         _trace: TracebackType | None,
     ) -> Literal[False]:
-        core = self._core
-        if core is None:
+        core, held = self._core, self._claim
+        if core is None or held is None:
             return False
         stream = core.stream
         core.leave(_why_left(error))
@@ -199,8 +200,7 @@ class OpenRun(RunBlock):
             with trio.CancelScope(shield=True):
                 late = await stream.pump()
         finally:
-            if self._claim is not None:
-                self._claim.end()
+            held.end()
             broken = stream.closed  # by a failure of its own: nobody else closes it before us
             stream.close()
             try:
@@ -208,9 +208,10 @@ class OpenRun(RunBlock):
             except BaseExceptionGroup as group:
                 # The tree's task never raises: this can only be an interrupt of the main task.
                 late = group.exceptions[0]
-            core.conclude(broken=broken)
-            if self._claim is not None:
-                await self._claim.release(core.unfinished)
+            finally:
+                core.conclude(broken=broken)
+                held.unfinished = core.unfinished
+                await held.release()
         late = await self._tell_plugins(core, error, late)
         if error is None:
             failure, stream.failure = stream.failure, None

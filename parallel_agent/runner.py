@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from random import Random
 from typing import Any, TypedDict, Unpack, get_args
 from uuid import uuid4
 
-import attrs
-import trio
-
 from parallel_agent.agent import Agent, check_agent
-from parallel_agent.claim import OnBusy, live_claim
-from parallel_agent.errors import MessageRefusedError, MessageTypeError, NothingToResumeError
+from parallel_agent.claim import OnBusy
+from parallel_agent.errors import MessageTypeError, NothingToResumeError
+from parallel_agent.host import RunHost, inject
 from parallel_agent.invocation import RunConfig
 from parallel_agent.opening import Resumption, Start
+from parallel_agent.options import OpenOptions, ResumeOptions, as_message, check_config
 from parallel_agent.plugin import Plugin
 from parallel_agent.plugins import Plugins
-from parallel_agent.post import send
 from parallel_agent.result import Result, RunSetup
 from parallel_agent.run import OpenRun
 from parallel_agent.schema import SchemaError
@@ -35,7 +34,7 @@ from session.service import SessionService
 from session.session import SessionKey
 from session.state import Reducer
 
-__all__ = ["HostRunner", "OpenOptions", "ResumeOptions", "Runner", "RunnerOptions"]
+__all__ = ["HostRunner", "Runner", "RunnerOptions"]
 
 
 class RunnerOptions(TypedDict, total=False):
@@ -53,25 +52,6 @@ class RunnerOptions(TypedDict, total=False):
     random: Random | None
     clock: Callable[[], float]
     new_id: Callable[[], str]
-
-
-class OpenOptions(TypedDict, total=False):
-    """The keyword arguments of `Runner.open` and `Runner.run`."""
-
-    user_id: str
-    session_id: str | None
-    state_delta: Mapping[str, Any] | None
-    run_config: RunConfig | None
-    on_busy: OnBusy
-
-
-class ResumeOptions(TypedDict, total=False):
-    """The keyword arguments of `Runner.resume` and `Runner.reopen`, beside the session's id."""
-
-    user_id: str
-    invocation_id: str | None
-    responses: Mapping[str, Any] | None
-    run_config: RunConfig | None
 
 
 class Runner:
@@ -231,31 +211,25 @@ class Runner:
         )
 
     def _start(
-        self,
-        message: str | Content | None,
-        *,
-        attended: bool,
-        user_id: str,
-        session_id: str | None,
-        state_delta: Mapping[str, Any] | None,
-        run_config: RunConfig | None,
-        on_busy: OnBusy,
+        self, message: str | Content | None, *, attended: bool, **options: Unpack[OpenOptions]
     ) -> OpenRun:
-        content = _as_message(message)
+        state_delta, on_busy = options.get("state_delta"), options.get("on_busy", "error")
+        run_config = options.get("run_config")
+        content = as_message(message)
         if state_delta is not None and not isinstance(state_delta, Mapping):
             wrong = f"state_delta is a mapping of state keys, not {state_delta!r:.80}"
             raise MessageTypeError(wrong)
         if state_delta is not None and self._setup.schema is not None:
             for key, value in state_delta.items():
                 self._setup.schema.check(key, value)
-        _check_config(run_config)
+        check_config(run_config)
         if on_busy not in get_args(OnBusy):
             wrong = f"on_busy is one of {', '.join(get_args(OnBusy))}, not {on_busy!r:.80}"
             raise ValueError(wrong)
         start = Start(
             content=content,
-            user_id=user_id,
-            session_id=session_id,
+            user_id=options.get("user_id", USER),
+            session_id=options.get("session_id"),
             state_delta=state_delta,
             config=run_config,
             attended=attended,
@@ -304,18 +278,12 @@ class Runner:
         self, message: str | Content | None, user_id: str, session_id: str | None
     ) -> Result | None:
         """Send a message into the run that has the session; return its result, if it took it."""
-        content = _as_message(message)
+        content = as_message(message)
         if session_id is None or content is None:
             return None
         key = SessionKey(self.app_name, user_id, session_id)
-        held = live_claim(self.session_service, key)
+        held = await inject(self.session_service, key, content)
         if held is None or held.core is None:
-            return None
-        await trio.lowlevel.checkpoint()
-        try:
-            send(held.core.root, content, None)
-        except MessageRefusedError:
-            await held.ended.wait()  # it is about to end, or full: the next run takes it
             return None
         await held.ended.wait()
         return held.core.result
@@ -369,7 +337,7 @@ class Runner:
             message = "this runner's runs cannot be resumed: Runner(tree, resumable=True)"
             raise NothingToResumeError(message)
         config, responses = options.get("run_config"), options.get("responses")
-        _check_config(config)
+        check_config(config)
         if responses is not None and not isinstance(responses, Mapping):
             wrong = f"responses is a mapping from ids of requests to answers, not {responses!r:.80}"
             raise MessageTypeError(wrong)
@@ -381,6 +349,23 @@ class Runner:
             resumption=Resumption(options.get("invocation_id"), dict(responses or {})),
         )
         return OpenRun(self._setup, start)
+
+    def host(self) -> RunHost:
+        """Return a block that reads runs on behalf of clients that come and go.
+
+        ::
+
+            async with runner.host() as host:
+                run_id = await host.start("hello", session_id="s1")
+                async for event in host.subscribe("s1"):
+                    print(event.author, event.text)
+
+        Leaving the block cancels the runs that have not ended, and waits until they have cleaned
+        up. Of a runner with ``resumable=True`` they can be resumed, by this host's successor, say.
+        What the block raises leaves as itself.
+        """
+        start, reopen = partial(self._start, attended=True), partial(self._reopen, attended=True)
+        return RunHost(self.session_service, self.app_name, start, reopen)
 
     async def unfinished(self, *, user_id: str | None = None) -> list[UnfinishedRun]:
         """Return the runs of this application (of one user) that can be resumed, or still run.
@@ -438,28 +423,11 @@ def _check_service(name: str, service: object, kind: type[object]) -> None:
         raise TypeError(message)
 
 
-def _check_config(run_config: object) -> None:
-    if run_config is not None and not isinstance(run_config, RunConfig):
-        wrong = f"run_config must be a RunConfig, not {run_config!r:.80}"
-        raise MessageTypeError(wrong)
-
-
 async def _read(opened: OpenRun) -> Result:
     async with opened as run:
         async for _ in run:
             pass
     return run.result
-
-
-def _as_message(message: object) -> Content | None:
-    if message is None:
-        return None
-    if isinstance(message, str):
-        return Content(message, role=USER)
-    if isinstance(message, Content):
-        return attrs.evolve(message, role=USER)
-    wrong = f"a message is text or a Content, not {type(message).__name__}: {message!r:.80}"
-    raise MessageTypeError(wrong)
 
 
 def _as_reducers(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Final, Literal, TypeAlias, TypeVar, cast, overload
 
 import attrs
 import trio
@@ -152,7 +152,7 @@ class StoredContext:
             return
         note: dict[str, Any] = {"kind": "checkpoint", "numbers": dict(activation.numbers or {})}
         inbox = activation.lane.inbox
-        received = [] if inbox is None else inbox.received_by(activation)
+        received: list[int] = [] if inbox is None else inbox.received_by(activation)
         if received:
             note["received"] = received
         if activation.state.layer is not None:
@@ -180,6 +180,16 @@ class StoredContext:
             for one in asked
             if one.answer is not None and (request := one.event.request) is not None
         )
+
+    # Two, though the second alone would do: of a coroutine function that returns nothing, type
+    # checkers would not find out what T is.
+    @overload
+    async def once(
+        self, key: str, fn: Callable[[], Awaitable[T]], *, on_unknown: OnUnknown = ...
+    ) -> T: ...
+
+    @overload
+    async def once(self, key: str, fn: Callable[[], T], *, on_unknown: OnUnknown = ...) -> T: ...
 
     async def once(
         self, key: str, fn: Callable[[], Awaitable[T] | T], *, on_unknown: OnUnknown = "raise"

@@ -25,7 +25,13 @@ MAX_LINES: Final = 500
 IMPURE: Final = frozenset({"asyncio", "sqlite3", "threading", "time", "trio"})
 
 # (module, what it imports inside a function). Right for an optional extra only; say which.
-LATE_IMPORTS: Final[frozenset[tuple[str, str]]] = frozenset({})
+LATE_IMPORTS: Final[frozenset[tuple[str, str]]] = frozenset(
+    {
+        # The extra `sql`: a command without --db needs no database library, nor its time to load.
+        ("parallel_agent.cli.store", "session.database"),
+        ("parallel_agent.cli.store", "session.database.url"),
+    }
+)
 
 
 @attrs.frozen

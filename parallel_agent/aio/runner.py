@@ -19,16 +19,19 @@ import trio
 
 from parallel_agent.aio.bridge import from_trio
 from parallel_agent.aio.guest import IN_TRIO, Guest
+from parallel_agent.aio.host import RunHost
 from parallel_agent.aio.link import settled
 from parallel_agent.aio.served import Served
 from parallel_agent.errors import HostError, ReadError
 from parallel_agent.handle import RunBlock, RunHandle, core_of
+from parallel_agent.options import OpenOptions, ResumeOptions
 from parallel_agent.result import Result
 from parallel_agent.run import OpenRun as TrioOpenRun
 from parallel_agent.run import Run as TrioRun
-from parallel_agent.runner import HostRunner, OpenOptions
+from parallel_agent.runner import HostRunner
 from session.content import Content
 from session.event import Event
+from session.lease import UnfinishedRun
 
 __all__ = ["OpenRun", "Run", "Runner"]
 
@@ -154,6 +157,51 @@ class Runner(HostRunner):
         if trio.lowlevel.in_trio_task():
             raise HostError(IN_TRIO)
         return await from_trio(self._runner.run, message, **options)
+
+    def reopen(self, session_id: str, **options: Unpack[ResumeOptions]) -> OpenRun:
+        """Return a block that goes on with the unfinished run of a session, as `open` does.
+
+        Takes the arguments of `parallel_agent.Runner.reopen`, and raises what it raises.
+        """
+        return OpenRun(self._runner.reopen(session_id, **options))
+
+    async def resume(self, session_id: str, **options: Unpack[ResumeOptions]) -> Result:
+        """Go on with the unfinished run of a session, to its end. Takes the arguments of `reopen`.
+
+        Cancelled, it leaves the run unfinished, when the tree has cleaned up.
+
+        Raises:
+            HostError: no asyncio loop runs here, or this is trio.
+            BaseException: what `reopen` raises, or whatever made the run fail, as itself.
+        """
+        if trio.lowlevel.in_trio_task():
+            raise HostError(IN_TRIO)
+        return await from_trio(self._runner.resume, session_id, **options)
+
+    async def unfinished(self, *, user_id: str | None = None) -> list[UnfinishedRun]:
+        """Return the runs that can be resumed, as `parallel_agent.Runner.unfinished` does.
+
+        Raises:
+            HostError: no asyncio loop runs here, or this is trio.
+        """
+        if trio.lowlevel.in_trio_task():
+            raise HostError(IN_TRIO)
+        return await from_trio(self._runner.unfinished, user_id=user_id)
+
+    def host(self) -> RunHost:
+        """Return a block that reads runs on behalf of clients that come and go.
+
+        ::
+
+            async with aio.Runner(tree).host() as host:
+                run_id = await host.start("hello", session_id="s1")
+                async for event in host.subscribe("s1"):
+                    print(event.author, event.text)
+
+        It is `parallel_agent.Runner.host`, awaited by asyncio. Entering it raises `HostError`
+        where no asyncio loop runs.
+        """
+        return RunHost(self._runner.host())
 
     def __repr__(self) -> str:
         return f"<aio.Runner {self.app_name}: {self.tree!r}>"

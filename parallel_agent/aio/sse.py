@@ -19,6 +19,7 @@ from functools import cache
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, cast
 
+from parallel_agent.aio.host import HostedEvents
 from parallel_agent.aio.runner import OpenRun, Run
 from parallel_agent.errors import (
     ReadError,
@@ -51,7 +52,7 @@ MAX_DIGITS: Final = 18
 
 
 def stream_sse(
-    run: OpenRun | Run,
+    run: OpenRun | Run | HostedEvents,
     *,
     keep_alive: float | None = 15.0,
     last_event_id: str | None = None,
@@ -82,8 +83,15 @@ def stream_sse(
     what is none of its business; nor are the texts of errors in outcomes sent. What agents say,
     their state, and what `Escalate` asks, are sent as they are recorded.
 
+    Of a detached run, ``stream_sse(host.subscribe(session_id), last_event_id=...)`` sends what the
+    session holds, and what comes, until no run of the host is there any more. A client that goes,
+    or is slow, changes nothing then, and one that connects again goes on where it was. The ``end``
+    is that of the last run of the host at the session, without a status if the host knows of none;
+    what that has failed with is raised by `RunHost.wait`, and not here. No events are partial.
+
     Args:
-        run: ``aio.Runner(tree).open(...)``, or what ``async with`` makes of that.
+        run: ``aio.Runner(tree).open(...)``, or what ``async with`` makes of that; or
+            ``host.subscribe(session_id)`` of ``aio.Runner(tree).host()``.
         keep_alive: after how many seconds without an event a comment is sent, so that no proxy
             takes the connection for dead, and a client that has gone is noticed; None for never.
             Nothing is sent while the session is loaded.
@@ -99,8 +107,11 @@ def stream_sse(
         ValueError: ``keep_alive`` is no time; likewise.
         BaseException: whatever made the run fail, as itself, after the ``end``.
     """
-    if not isinstance(run, OpenRun | Run):
-        message = f"stream_sse() takes what aio.Runner(tree).open(...) returns, not {run!r:.80}"
+    if not isinstance(run, OpenRun | Run | HostedEvents):
+        message = (
+            "stream_sse() takes what aio.Runner(tree).open(...) returns, or host.subscribe(...), "
+            f"not {run!r:.80}"
+        )
         raise ReadError(message)
     if last_event_id is not None and not isinstance(last_event_id, str):
         message = f"last_event_id is the text of a header, or None, not {last_event_id!r:.80}"
@@ -110,7 +121,32 @@ def stream_sse(
     ):
         message = f"keep_alive is a number of seconds above 0, or None, not {keep_alive!r:.80}"
         raise ValueError(message)
-    return _frames(run, _Writer(error_text=error_text), keep_alive, _as_number(last_event_id))
+    writer, after = _Writer(error_text=error_text), _as_number(last_event_id)
+    if isinstance(run, HostedEvents):
+        if after is not None:
+            run.go_on_after(after)
+        return _frames_of_session(run, writer, keep_alive)
+    return _frames(run, writer, keep_alive, after)
+
+
+async def _frames_of_session(
+    events: HostedEvents, writer: _Writer, keep_alive: float | None
+) -> AsyncGenerator[bytes]:
+    failure: Exception | None = None
+    last = b""
+    try:
+        while (event := await _next(events, keep_alive)) is not None:
+            yield KEEP_ALIVE if event is _SILENCE else writer.event(event)
+        last = writer.session_end(events)
+    except Exception as exc:  # noqa: BLE001  # raised below, when the client knows
+        failure = exc
+        last = writer.failure(exc)
+    yield last
+    if failure is not None:
+        try:
+            raise failure
+        finally:
+            failure = None  # as below
 
 
 async def _frames(
@@ -187,8 +223,8 @@ class _Block:
 _SILENCE: Final = Event()
 
 
-async def _next(run: Run, keep_alive: float | None) -> Event | None:
-    """Return the run's next event, None at its end, or `_SILENCE` if there was none in time."""
+async def _next(run: Run | HostedEvents, keep_alive: float | None) -> Event | None:
+    """Return the next event, None at its end, or `_SILENCE` if there was none in time."""
     failure: Exception | None = None
     try:
         async with asyncio.timeout(keep_alive):
@@ -245,6 +281,13 @@ class _Writer:
     def end(self, status: Status, reason: str | None) -> bytes:
         why = {} if reason is None else {"reason": reason}
         return _frame(_as_json({"status": status, **why}), name="end")
+
+    def session_end(self, events: HostedEvents) -> bytes:
+        ending = events.ending
+        if ending is None:
+            return _frame("{}", name="end")
+        info, failure = ending
+        return self.end(info.status, info.reason) if failure is None else self.failure(failure)
 
     def failure(self, error: BaseException) -> bytes:
         kind, text = describe(error)

@@ -9,7 +9,7 @@ ends as ``waiting``, and says how to answer.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, cast, final
 
@@ -36,6 +36,9 @@ class Answers:
         read: reads what a person types; None if there is nobody.
         remark: prints a line for that person.
         aside: a block during which nothing else is drawn.
+
+    Attributes:
+        given: those that no question has used.
     """
 
     def __init__(
@@ -46,7 +49,7 @@ class Answers:
         aside: Callable[[], AbstractContextManager[None]],
     ) -> None:
         """See the class."""
-        self._given = list(given)
+        self.given = list(given)
         self._read = read
         self._remark = remark
         self._aside = aside
@@ -60,20 +63,26 @@ class Answers:
     @property
     def unused(self) -> list[str]:
         """What names the answers that no question has asked for."""
-        return [name for name, _ in self._given]
+        return [name for name, _ in self.given]
 
     async def from_command(self, run: Run, request: PendingRequest) -> bool:
         """Answer with what was given, if something was; return whether."""
-        for position, (name, text) in enumerate(self._given):
-            if name == request.id or name in request.names:
-                del self._given[position]
-                try:
-                    await run.respond(request.id, value_of(text))
-                except ResponseRefusedError as error:
-                    self._remark(f"--respond {one_line(name)}: {one_line(str(error))}")
-                    return await self.from_command(run, request)
+        while (found := self.take((request.id, *request.names))) is not None:
+            name, text = found
+            try:
+                await run.respond(request.id, value_of(text))
+            except ResponseRefusedError as error:
+                self._remark(f"--respond {one_line(name)}: {one_line(str(error))}")
+            else:
                 return True
         return False
+
+    def take(self, names: Collection[str]) -> tuple[str, str] | None:
+        """Take the first answer to one of ``names``: the name it gave, and the text."""
+        for position, (name, _) in enumerate(self.given):
+            if name in names:
+                return self.given.pop(position)
+        return None
 
     async def from_person(self, run: Run, request: PendingRequest) -> None:
         """Ask the person, until the answer fits."""
@@ -131,9 +140,16 @@ def _wanted(schema: Any) -> str:
     return words.get(kind, "") if isinstance(kind, str) else ""
 
 
-def how_to_answer(request: PendingRequest) -> str:
-    """Return how a question can be answered by the next command."""
-    return f"{described(request)}: --respond '{one_line(_short(request.id))}=...'"
+def how_to_answer(request: PendingRequest, command: Callable[[str], str] | None = None) -> str:
+    """Return how a question can be answered by the next command.
+
+    ``command`` returns that command, for the question's name. Without it, nothing was kept, and
+    the run is to begin anew.
+    """
+    short = one_line(_short(request.id))
+    how = f"--respond '{short}=...'" if command is None else command(short)
+    before = "" if request.problem is None else f" (not {one_line(request.problem)})"
+    return f"{described(request)}{before}: {how}"
 
 
 def unused_answer(name: str, asked: Sequence[str]) -> str:

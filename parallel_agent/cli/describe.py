@@ -9,6 +9,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, assert_never, cast
 
@@ -21,7 +22,7 @@ from session.content import Content, FunctionCall, FunctionResponse, InlineData,
 from session.event import Event
 from session.request import REQUEST_INPUT
 
-__all__ = ["artifacts_line", "error_lines", "event_lines", "traceback_lines"]
+__all__ = ["artifacts_line", "error_lines", "event_lines", "time_text", "traceback_lines"]
 
 _INDENT: Final = "    "
 
@@ -88,6 +89,14 @@ def artifacts_line(
         for name in sorted(saved)
     ]
     return "\n".join(listed)
+
+
+def time_text(seconds: float) -> str:
+    """Return a time (seconds since the epoch) as people here read it."""
+    try:
+        return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
+    except (OverflowError, OSError, ValueError):  # of a session from elsewhere
+        return f"{seconds:g}"
 
 
 def traceback_lines(error: BaseException) -> str:

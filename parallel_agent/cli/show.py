@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from typing import NoReturn, TextIO
 
 from rich.console import Console
@@ -95,6 +96,9 @@ class _Remarks(Show):
     def remark(self) -> Callable[[str], None]:
         return self._printer.remark
 
+    def note(self, text: str) -> None:
+        self._printer.remark(text)
+
     def aside(self) -> AbstractContextManager[None]:
         return nullcontext()
 
@@ -111,12 +115,12 @@ class _Remarks(Show):
         if ended.error is None:
             why = f": {one_line(ended.reason)}" if ended.reason else ""
             self._printer.remark(f"{ended.status}{why}{_figures(ended)}")
-            for request in ended.unanswered:
-                self._printer.remark(how_to_answer(request))
-            return
-        self._printer.remark(f"{ended.status}: {error_lines(ended.error)}")
-        if self._full_traceback:
-            self._printer.remark(traceback_lines(ended.error))
+        else:
+            self._printer.remark(f"{ended.status}: {error_lines(ended.error)}")
+            if self._full_traceback:
+                self._printer.remark(traceback_lines(ended.error))
+        for line in _ways_on(ended):
+            self._printer.remark(line)
 
 
 class Lines(_Remarks):
@@ -153,6 +157,9 @@ class StoredForm(_Remarks):
 
 class Quiet(_Remarks):
     """The final text, and nothing else unless something is wrong."""
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
 
     def ended(self, ended: Ended) -> None:
         """Print the text of a run that has completed."""
@@ -201,6 +208,20 @@ class LiveTree(_Remarks):
             super().ended(ended)
         elif ended.result is not None and ended.result.text:
             self._printer.print(f"\n{harmless(ended.result.text)}")
+
+
+def _ways_on(ended: Ended) -> Iterator[str]:
+    """Yield how to answer what was asked, or to go on with what was cut off."""
+    result, again = ended.result, ended.again
+    if result is None or again is None or not ended.is_left:
+        if ended.error is None:
+            yield from map(how_to_answer, ended.unanswered)
+        return
+    session_id, user_id = result.session_id, ended.user_id
+    if ended.status is not Status.WAITING:
+        yield f"it is unfinished; to go on with it: {again.resume(session_id, user_id)}"
+    for request in ended.unanswered if ended.error is None else ():
+        yield how_to_answer(request, partial(again.respond, session_id, user_id))
 
 
 def _figures(ended: Ended) -> str:

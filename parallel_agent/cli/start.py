@@ -42,10 +42,14 @@ def _trouble_with(package: str) -> str | None:
 _trouble = _trouble_with("click") or _trouble_with("rich")
 _command: click.Command | None = None
 if _trouble is None:
+    from parallel_agent.cli.certify import certify
     from parallel_agent.cli.commands import cli
     from parallel_agent.cli.replay import replay
+    from parallel_agent.cli.resuming import respond, resume
+    from parallel_agent.cli.sessions import sessions
 
-    cli.add_command(replay)
+    for command in (certify, replay, resume, respond, sessions):
+        cli.add_command(command)
     _command = cli
 
 

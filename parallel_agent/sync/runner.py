@@ -18,22 +18,26 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Final, Literal, NoReturn, Unpack, cast, final
+from typing import Final, Literal, NoReturn, TypeVar, Unpack, cast, final
 
 import trio
 
 from parallel_agent.agent import Agent
 from parallel_agent.errors import ReadError
+from parallel_agent.options import OpenOptions, ResumeOptions
 from parallel_agent.result import Result
 from parallel_agent.run import OpenRun as TrioOpenRun
-from parallel_agent.runner import HostRunner, OpenOptions, RunnerOptions
+from parallel_agent.runner import HostRunner, RunnerOptions
 from parallel_agent.sync.interrupts import INTERRUPTS, uninterrupted
 from parallel_agent.sync.run import Run
 from parallel_agent.sync.served import Served
 from parallel_agent.sync.thread import TrioThread
 from session.content import Content
+from session.lease import UnfinishedRun
 
 __all__ = ["OpenRun", "Runner", "SyncOptions", "open_sync", "run_sync"]
+
+_T = TypeVar("_T")
 
 
 @final
@@ -132,14 +136,36 @@ class Runner(HostRunner):
         Raises:
             BaseException: whatever made the run fail, as itself.
         """
-        main = partial(self._runner.run, message, **options)
-        # Inside the block of another run, trio would leave Ctrl-C to that.
-        if _is_loop_running() or INTERRUPTS.is_held:
-            return _run_in_thread(main)
-        return trio.run(main)
+        return _run(partial(self._runner.run, message, **options))
+
+    def reopen(self, session_id: str, **options: Unpack[ResumeOptions]) -> OpenRun:
+        """Return a block that goes on with the unfinished run of a session, as `open` does.
+
+        Takes the arguments of `parallel_agent.Runner.reopen`, and raises what it raises.
+        """
+        return OpenRun(self._runner.reopen(session_id, **options))
+
+    def resume(self, session_id: str, **options: Unpack[ResumeOptions]) -> Result:
+        """Go on with the unfinished run of a session, to its end. Takes the arguments of `reopen`.
+
+        Raises:
+            BaseException: what `reopen` raises, or whatever made the run fail, as itself.
+        """
+        return _run(partial(self._runner.resume, session_id, **options))
+
+    def unfinished(self, *, user_id: str | None = None) -> list[UnfinishedRun]:
+        """Return the runs that can be resumed, as `parallel_agent.Runner.unfinished` does."""
+        return _run(partial(self._runner.unfinished, user_id=user_id))
 
     def __repr__(self) -> str:
         return f"<sync.Runner {self.app_name}: {self.tree!r}>"
+
+
+def _run(main: Callable[[], Awaitable[_T]]) -> _T:
+    # Inside the block of another run, trio would leave Ctrl-C to that.
+    if _is_loop_running() or INTERRUPTS.is_held:
+        return _run_in_thread(main)
+    return trio.run(main)
 
 
 def _is_loop_running() -> bool:
@@ -153,11 +179,11 @@ def _is_loop_running() -> bool:
 
 
 @uninterrupted
-def _run_in_thread(main: Callable[[], Awaitable[Result]]) -> Result:
+def _run_in_thread(main: Callable[[], Awaitable[_T]]) -> _T:
     scope = trio.CancelScope()
     ended: SimpleQueue[None] = SimpleQueue()
 
-    async def run() -> Result | None:
+    async def run() -> _T | None:
         try:
             with scope:
                 return await main()
@@ -178,7 +204,7 @@ def _run_in_thread(main: Callable[[], Awaitable[Result]]) -> Result:
     failure = KeyboardInterrupt() if was_put_off else interrupt or thread.failure
     if failure is not None:
         raise failure
-    return cast("Result", thread.value)
+    return cast("_T", thread.value)
 
 
 class SyncOptions(RunnerOptions, OpenOptions, total=False):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import attrs
-from sqlalchemy import Column, Connection, case, literal, select, tuple_, union_all
+from sqlalchemy import Column, Connection, case, func, literal, select, tuple_, union_all
 
 from session.database.rows import name_of, stored_name
 from session.database.store import Store
@@ -119,6 +119,17 @@ class Reader:
             SessionInfo(SessionKey(app_name, name_of(user), name_of(session)), seq, time)
             for user, session, seq, time in rows
         ]
+
+    def app_names(self) -> list[str]:
+        """Return the applications that have sessions. A short query for each."""
+        column = self._schema.session.c.app_name
+        query, names = select(func.min(column)), list[str]()
+        with self._store.reading() as connection:
+            last = connection.execute(query).scalar_one_or_none()
+            while last is not None:
+                names.append(name_of(last))
+                last = connection.execute(query.where(column > last)).scalar_one_or_none()
+        return names
 
     def unfinished(self, app_name: str, user_id: str | None) -> list[UnfinishedRun]:
         """Return the runs that did not end, by user and session."""

@@ -33,6 +33,8 @@ EventRow: TypeAlias = tuple[int, float, str]
 _TO_TEXT: Final = json.JSONEncoder(
     ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False
 ).encode
+# Making one takes longer than opening a file, and its use changes nothing in it.
+_CODEC: Final = Codec()
 _LOW: Final = "\x01"
 
 
@@ -83,9 +85,8 @@ class Rows:
     """Writes and reads rows; ``store`` is how errors name the database."""
 
     def __init__(self, store: str) -> None:
-        """Make a codec."""
+        """Only keep the name."""
         self._store = store
-        self._codec = Codec()
 
     def write(self, events: Sequence[Event], first: int) -> Written:
         """Return what recording ``events`` writes, the first of them as number ``first``.
@@ -99,7 +100,7 @@ class Rows:
         deltas: list[Mapping[str, Any]] = []
         state: dict[str, Any] = {}
         unset: set[str] = set()
-        encode = self._codec.encode
+        encode = _CODEC.encode
         for seq, event in enumerate(events, start=first):
             stored = encode(event)
             if not stored["id"]:
@@ -137,7 +138,7 @@ class Rows:
             StoreCorruptError: it is none; the session, the number and the field are named.
         """
         try:
-            event = self._codec.loads(body)
+            event = _CODEC.loads(body)
         except CodecError as error:
             raise self.corrupt(key, f"event {seq} cannot be read: {error}") from error
         stamp_seq(event, seq)

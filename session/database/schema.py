@@ -12,6 +12,7 @@ The migrations make these tables; a test holds the two together.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 import attrs
@@ -75,8 +76,9 @@ class Schema:
         return f"{self.prefix}alembic_version"
 
     @classmethod
+    @lru_cache(maxsize=16)
     def of(cls, prefix: str) -> Schema:
-        """Make the tables of ``prefix``, as Python objects."""
+        """Return the tables of ``prefix``, as Python objects: the same ones each time."""
         metadata = MetaData()
         session = Table(
             f"{prefix}session",

@@ -252,6 +252,10 @@ class DatabaseSessionService(SessionService):
         check_page(app_name, after, limit)
         return await self._read(self._reader.page, app_name, user_id, after, limit)
 
+    async def app_names(self) -> builtins.list[str]:
+        """Return the names of the applications that have sessions here, in order."""
+        return await self._read(self._reader.app_names)
+
     async def delete(self, *, app_name: str, user_id: str, session_id: str) -> None:
         """See `SessionService.delete`."""
         await self._change(Delete(SessionKey(app_name, user_id, session_id)))

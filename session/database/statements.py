@@ -1,4 +1,4 @@
-"""What the writer says to the database, compiled once.
+"""What the writer says to the database, compiled once for each prefix and kind of database.
 
 SQLAlchemy writes the SQL; the writer gives it to the driver itself, because an append is made of a
 few statements and is done ten thousand times a second.
@@ -77,11 +77,23 @@ class Statements:
     def of(
         cls, schema: Schema, engine: Engine, insert: Any, now: ColumnElement[float]
     ) -> Statements:
-        """Compile them for an engine.
+        """Return them for an engine. Compiled once for each prefix and dialect.
 
         ``insert`` is that of its dialect, with ON CONFLICT. ``now`` is the database's own clock,
         in seconds: the one clock that all who write to it share.
         """
+        key = schema.prefix, engine.dialect.name
+        found = _KEPT.get(key)
+        if found is None:
+            if len(_KEPT) >= _MOST_KEPT:
+                _KEPT.clear()
+            found = _KEPT[key] = cls._compile(schema, engine, insert, now)
+        return found
+
+    @classmethod
+    def _compile(
+        cls, schema: Schema, engine: Engine, insert: Any, now: ColumnElement[float]
+    ) -> Statements:
         session, event = schema.session, schema.event
         name = (
             (session.c.app_name == bindparam("app"))
@@ -225,3 +237,9 @@ class Statements:
             set_user_state=upsert(schema.user_state),
             set_app_state=upsert(schema.app_state),
         )
+
+
+# Compiling takes longer than opening a file. Values only: two threads that both find nothing here
+# make the same.
+_KEPT: Final[dict[tuple[str, str], Statements]] = {}
+_MOST_KEPT: Final = 16

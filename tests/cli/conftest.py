@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from trio.testing import MockClock
 
 from parallel_agent.cli.commands import cli
+from session.database import DatabaseSessionService
 from tests.cli.kit import Call, Called, Write
 
 
@@ -21,6 +22,7 @@ from tests.cli.kit import Call, Called, Write
 def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Forget what targets put on the import path, and which modules they were."""
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delenv("PARALLEL_AGENT_DB", raising=False)
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:
@@ -49,6 +51,41 @@ def call(virtual_time: None) -> Call:
             raise ended.exception
         return Called(ended.exit_code, ended.stdout, ended.stderr)
 
+    return call
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What a database without sessions is as a file: to make one takes a while."""
+    file = tmp_path_factory.mktemp("databases") / "empty.db"
+
+    async def make() -> None:
+        async with DatabaseSessionService(file):
+            pass
+
+    trio.run(make)
+    return file.read_bytes()
+
+
+@pytest.fixture
+def db(tmp_path: Path, empty_database: bytes) -> Path:
+    """A database of one's own."""
+    file = tmp_path / "sessions.db"
+    file.write_bytes(empty_database)
+    return file
+
+
+@pytest.fixture
+def durable(call: Call, db: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Call the command line with a database in the environment, while time stands still.
+
+    Time that jumps whenever nothing is to be done would do so while the database is at work.
+    """
+    run = trio.run
+    monkeypatch.setenv("PARALLEL_AGENT_DB", str(db))
+    monkeypatch.setattr(
+        trio, "run", lambda *args, **options: run(*args, clock=MockClock(), **options)
+    )
     return call
 
 

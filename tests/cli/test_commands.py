@@ -396,7 +396,10 @@ def test_tree_shows_the_tree_and_runs_nothing(call: Call, write: Write) -> None:
     assert (ended.err, ended.status) == ("", 0)
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["tree"]])
+SESSIONS: Final = [["sessions", *word.split()] for word in ("", "list", "show", "export", "delete")]
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["tree"], ["resume"], ["respond"], *SESSIONS])
 def test_help_teaches_by_example(call: Call, command: list[str]) -> None:
     for option in ("-h", "--help"):
         ended = call(*command, option)
@@ -415,9 +418,10 @@ def test_the_version_is_that_of_the_package(call: Call) -> None:
     assert words[:2] == ["parallel-agent,", "version"]
 
 
-def test_every_option_of_run_has_help() -> None:
-    run = cli.commands["run"]
-    assert [option.name for option in run.params if option.param_type_name == "option"
+@pytest.mark.parametrize("name", ["run", "resume", "respond"])
+def test_every_option_has_help(name: str) -> None:
+    command = cli.commands[name]
+    assert [option.name for option in command.params if option.param_type_name == "option"
             and not getattr(option, "help", None)] == []  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from typing import IO, Any, Final, TypeAlias
 
 import pytest
 
-from tests.cli.kit import Write
+from tests.cli.kit import Call, Write
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PATIENCE: Final = 60.0
@@ -266,6 +266,93 @@ def test_letters_that_the_terminal_has_not_do_not_stop_the_run(start: Start, wri
     process = start("run", "-q", write(source), env={"PYTHONIOENCODING": "ascii"})
     out, err = process.communicate(timeout=PATIENCE)
     assert (out, err, process.returncode) == (b"\\xe9\\u4e2d\n", b"", 0)
+
+
+# ------------------------------------------------------------------- two commands, one session
+
+# Says two things, and between them waits until it may go on.
+HELD: Final = """
+    import pathlib
+    go = pathlib.Path(__file__).with_name("go")
+
+    @agent(output_key="first")
+    async def first(ctx):
+        print("first runs", flush=True)
+        yield "one"
+
+    @agent
+    async def second(ctx):
+        yield "two"
+        while not go.exists():
+            await trio.sleep(0.01)
+        ctx.state["all"] = [ctx.state["first"], "two", "three"]
+        yield f"three: {ctx.state['all']}"
+
+    tree = SequentialAgent("line", [first, second])
+"""
+
+
+def test_a_run_that_is_killed_between_two_events_is_resumed_to_the_same_result(
+    start: Start, write: Write, call: Call, db: Path, tmp_path: Path
+) -> None:
+    file = write(HELD)
+    process = start("run", file, "hi", "--db", db, "--session", "s1", "--lease", "0.2")
+    read_until(process.stdout, "two")
+    process.kill()
+    process.wait(PATIENCE)
+    (tmp_path / "go").touch()
+    resumed = call("resume", file, "--db", db, "--session", "s1", "--on-busy", "queue")
+    whole = call("run", file, "hi", "--db", db, "--session", "s2")
+    lines = whole.out.splitlines()
+    assert lines[0] == "first runs"
+    # What had ended is not run again; what had not begins anew.
+    assert resumed.out.splitlines() == lines[2:]
+    assert (resumed.status, whole.status) == (0, 0)
+
+
+def test_a_second_run_of_a_session_says_which_process_has_it(
+    start: Start, write: Write, call: Call, db: Path
+) -> None:
+    file = write(HELD)
+    process = start("run", file, "--db", db, "--session", "s1")
+    read_until(process.stdout, "two")
+    for command in ("run", "resume"):
+        ended = call(command, file, "--db", db, "--session", "s1")
+        assert "Error: session s1 is busy: run " in ended.err
+        assert f" of process {process.pid} on " in ended.err
+        assert (ended.out, ended.status) == ("", 2)
+
+
+# Its lease is long, and it renews it often: so it soon hears that it should stop.
+KEEN: Final = """
+    import attrs
+    from session.database import DatabaseSessionService as Service
+
+    acquire, renew = Service.acquire, Service.renew
+
+    async def acquire_for_long(self, *args, **options):
+        return attrs.evolve(await acquire(self, *args, **options), seconds=0.1)
+
+    async def renew_for_long(self, lease):
+        return await renew(self, attrs.evolve(lease, seconds=600.0))
+
+    Service.acquire, Service.renew = acquire_for_long, renew_for_long
+"""
+
+
+def test_a_run_that_is_interrupted_by_another_says_so_and_ends(
+    start: Start, write: Write, call: Call, db: Path
+) -> None:
+    file = write(KEEN + HELD)
+    process = start("run", file, "--db", db, "--session", "s1", "--lease", "600")
+    read_until(process.stdout, "two")
+    other = write("@agent\nasync def tell(ctx): return 'mine now'", "other.py")
+    options = ("--db", db, "--session", "s1", "--app", "line", "--on-busy", "interrupt")
+    assert "mine now" in call("run", other, *options).out
+    _, err = process.communicate(timeout=PATIENCE)
+    assert b"cancelled: interrupted by another run of its session" in err
+    assert b"to go on with it" not in err
+    assert process.returncode == 130
 
 
 # --------------------------------------------------------------------- without what it needs

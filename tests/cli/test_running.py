@@ -53,6 +53,9 @@ class Record(Show):
     def remark(self, text: str) -> None:
         self.said.append(text)
 
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
     @contextmanager
     def aside(self) -> Iterator[None]:
         yield

@@ -25,7 +25,7 @@ __all__ = ["Fault", "Faults", "Site", "instrumented"]
 
 _PACKAGES = ("parallel_agent", "session")
 # No part of a run: checks, and what a contract does for services that do not do it themselves.
-_LEFT_ALONE = ("session.conformance", "session.service", "session.portable")
+_LEFT_ALONE = ("session.conformance", "session.service", "session.portable", "session.watching")
 _NEVER_RETURNS = "suspend"  # `parallel_agent.drive.suspend`: it raises, whatever happens
 
 

@@ -16,11 +16,21 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from parallel_agent.past import void_events
+from tests.faults.durable_workloads import DURABLE_WORKLOADS
 from tests.faults.fan_out_workloads import FAN_OUT_WORKLOADS
 from tests.faults.instrumented import Fault, Site, instrumented
 from tests.faults.workloads import REAL_TIME, WORKLOADS, Workload
 
 PA, SESSION, FAULTS = instrumented()
+
+NEVER_RELEASED = (
+    ("after", "parallel_agent.claim:Claim.take.acquire await service.acquire("),
+    ("before", "parallel_agent.claim:Claim.release await self._service.release("),
+    ("before", "parallel_agent.run:OpenRun.__aenter__ await held.release()"),
+    ("before", "parallel_agent.run:OpenRun.__aexit__ await held.release()"),
+)
+"""A fault here is one in giving a session back: it leaves it with a run that is no more."""
 
 HORIZON = 1_000.0
 """Virtual seconds after which a run that has not ended never will."""
@@ -51,10 +61,14 @@ class Injected:
     cancels: bool = False
 
 
+def _can_go_on(site: Site, when: str) -> bool:
+    return not any(when == at and site.name.startswith(place) for at, place in NEVER_RELEASED)
+
+
 def _passes() -> dict[Workload, dict[str, int]]:
     """Return how often each workload passes each site when nothing goes wrong."""
     passes: dict[Workload, dict[str, int]] = {}
-    for workload in (*WORKLOADS, *FAN_OUT_WORKLOADS):
+    for workload in (*WORKLOADS, *FAN_OUT_WORKLOADS, *DURABLE_WORKLOADS):
         if workload not in REAL_TIME:
             FAULTS.passed.clear()
             trio.run(workload, PA, SESSION, clock=MockClock(autojump_threshold=0))
@@ -77,7 +91,9 @@ def injections(draw: st.DrawFn) -> Injected:
     name = draw(st.sampled_from(sorted(PASSES[workload])))
     site = SITES[name]
     nth = draw(st.integers(1, PASSES[workload][name]))
-    return Injected(workload, site, draw(st.sampled_from(_whens(site))), nth, draw(st.booleans()))
+    when = draw(st.sampled_from(_whens(site)))
+    assume(_can_go_on(site, when))
+    return Injected(workload, site, when, nth, draw(st.booleans()))
 
 
 async def _inject(injected: Injected, watched: Watched) -> bool:
@@ -124,8 +140,11 @@ async def _check(runner: Any) -> None:
         following = PA.Runner(next_one, app_name=runner.app_name, session_service=service)
         result = await following.run("go on", **place)
         assert (result.status, result.text) == ("completed", "well")
-        # What it saw: all that was there, and the message it was started with.
-        assert result.state["next"] == len(before.events) + 1
+        # What it saw: the message it was started with, and all that was there, but for the notes
+        # of the runtime's, and what was done again when a run was resumed.
+        void = void_events(before.events)
+        seen = [one for one in before.events if not one.is_record and one.seq not in void]
+        assert result.state["next"] == len(seen) + 1
 
 
 def _serves_the_next_run(injected: Injected) -> bool:
@@ -172,6 +191,7 @@ PLACES = [
     pytest.param(name, when, id=f"{when} {name}")
     for name in sorted({name for passes in PASSES.values() for name in passes})
     for when in _whens(SITES[name])
+    if _can_go_on(SITES[name], when)
 ]
 
 
