@@ -60,6 +60,8 @@ from parallel_agent.errors import (  # noqa: E402
 )
 from parallel_agent.function_agent import FunctionAgent, agent  # noqa: E402
 from parallel_agent.group import FanOut, Handle  # noqa: E402
+from parallel_agent.host import RunHost  # noqa: E402
+from parallel_agent.hosted import HostedEvents, RunInfo  # noqa: E402
 from parallel_agent.invocation import RunConfig  # noqa: E402
 from parallel_agent.lifecycle import Status  # noqa: E402
 from parallel_agent.limiter import Limiter, LimiterStatistics  # noqa: E402
@@ -122,6 +124,7 @@ __all__ = [
     "FunctionResponse",
     "Handle",
     "HostError",
+    "HostedEvents",
     "InMemoryArtifactService",
     "InMemoryMemoryService",
     "InMemorySessionService",
@@ -154,6 +157,8 @@ __all__ = [
     "Run",
     "RunConfig",
     "RunEndedError",
+    "RunHost",
+    "RunInfo",
     "RunStatistics",
     "Runner",
     "Schema",

@@ -22,7 +22,7 @@ from parallel_agent.activation import NO_INPUT, Activation
 from parallel_agent.agent import Agent
 from parallel_agent.barrier import Barrier, Outcome, Tally, Verdict, failure_despite, had_failed
 from parallel_agent.branch import Branch, Place
-from parallel_agent.drive import activate, pass_on, suspend
+from parallel_agent.drive import activate, can_be_noted, pass_on, suspend
 from parallel_agent.errors import (
     FanOutError,
     RunEndedError,
@@ -154,9 +154,9 @@ class Crew:
     async def watch(self, position: int, child: Activation) -> None:
         """Run one branch to its end, and do about it what the barrier says."""
         since: float | None = None
-        invocation = self.owner.invocation
         while True:
             await activate(child)
+            is_noted = await can_be_noted(child)
             outcome = outcome_of(child)
             now = trio.current_time()
             if since is None:
@@ -165,10 +165,9 @@ class Crew:
                 tried = child.place.own_attempt - (not child.was_started)
                 outcome = attrs.evolve(outcome, attempts=tried, duration=now - since)
             verdict = self._verdict(child, outcome)
-            journal = invocation.journal
-            if journal is not None:
+            if is_noted:
                 ends = self._live if verdict is Verdict.CANCEL_REST and not self.closed else ()
-                journal.ended(child, ends=ends)
+                self.owner.invocation.journal.ended(child, ends=ends)
             self._live.pop(child, None)
             self.owner.release(child)
             if verdict is not Verdict.ASK:

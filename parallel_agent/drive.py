@@ -39,6 +39,7 @@ from parallel_agent.perform import perform
 
 __all__ = [
     "activate",
+    "can_be_noted",
     "outcome_error",
     "pass_on",
     "place_child",
@@ -199,10 +200,23 @@ async def _activate(activation: Activation) -> None:
     if activation.invocation.plugins.on_agent_end and activation.status is Status.RUNNING:
         step = _tell_plugins(activation, step)
     activation.end(step)
-    journal = activation.invocation.journal
     # A branch's is noted by its fan-out, together with what that decides.
-    if journal is not None and activation.crew is None:
-        journal.ended(activation)
+    if activation.crew is None and await can_be_noted(activation):
+        activation.invocation.journal.ended(activation)
+
+
+async def can_be_noted(activation: Activation) -> bool:
+    """Return whether an end is to be noted: the run can be resumed, and the end is for good.
+
+    Not so if a cancellation from further out has brought it about: of the agent around it, whose
+    end says all, or of the whole run, whose cause will be another one the next time.
+    """
+    if activation.invocation.journal is None:
+        return False
+    is_own = activation.status is Status.FAILED and activation.own
+    if is_own or activation.status is Status.COMPLETED:
+        return True
+    return not await cancelled_here()
 
 
 async def _run(activation: Activation) -> tuple[BaseException | None, bool]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from parallel_agent.aio.bridge import from_asyncio, from_trio
 from parallel_agent.aio.guest import lifespan, runtime
+from parallel_agent.aio.host import HostedEvents, RunHost
 from parallel_agent.aio.items import AsyncioItems, from_asyncio_iter
 from parallel_agent.aio.mark import asyncio_function
 from parallel_agent.aio.runner import OpenRun, Run, Runner
@@ -17,8 +18,10 @@ from parallel_agent.aio.sse import SSE_HEADERS, stream_sse
 __all__ = [
     "SSE_HEADERS",
     "AsyncioItems",
+    "HostedEvents",
     "OpenRun",
     "Run",
+    "RunHost",
     "Runner",
     "asyncio_function",
     "from_asyncio",

@@ -41,7 +41,10 @@ def _tree(pa: Any) -> Any:
     async def quick(ctx: Any) -> str:
         return "quick"
 
-    fan = pa.ParallelAgent("fan", [notes, asks, quick])
+    race = [quick.with_options(name="winner"), _slow(pa)]
+    fan = pa.ParallelAgent(
+        "fan", [notes, asks, quick, pa.ParallelAgent("race", race, barrier=pa.FirstSuccess())]
+    )
     return pa.SequentialAgent("line", [quick.with_options(name="first"), fan])
 
 
