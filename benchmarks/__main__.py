@@ -19,6 +19,7 @@ from benchmarks.exploring import exploring
 from benchmarks.hosts import hosts, starts
 from benchmarks.imports import imports
 from benchmarks.measure import FULL, QUICK, Row, Sizes, machine
+from benchmarks.resuming import resumable, resume
 from benchmarks.scaling import branches, depth, first_event, history
 from benchmarks.throughput import throughput
 from benchmarks.width import many, memory, start
@@ -38,6 +39,8 @@ BENCHMARKS: Final[Mapping[str, Callable[[Sizes], Iterator[Row]]]] = MappingProxy
         "exploring": exploring,
         "durable": durable,
         "appends": appends,
+        "resume": resume,
+        "resumable": resumable,
         "hosts": hosts,
         "starts": starts,
         "import": imports,
@@ -54,6 +57,11 @@ def main(arguments: Sequence[str] | None = None, *, sizes: Sizes | None = None) 
     parser.add_argument(
         "--compare", metavar="FILE", type=Path, help="an earlier --json to show beside"
     )
+    parser.add_argument(
+        "--adk-python",
+        metavar="FILE",
+        help="a Python that has google-adk[db], for 'durable' to run the same work in",
+    )
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
@@ -63,6 +71,8 @@ def main(arguments: Sequence[str] | None = None, *, sizes: Sizes | None = None) 
     except (OSError, ValueError, KeyError, TypeError) as exc:
         parser.error(f"cannot compare with {options.compare}: {exc}")
     chosen = sizes or (QUICK if options.quick else FULL)
+    if options.adk_python:
+        chosen = attrs.evolve(chosen, adk_python=options.adk_python)
     where = machine()
     if not options.json:
         print(", ".join(f"{key} {value}" for key, value in where.items()))

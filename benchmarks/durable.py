@@ -7,6 +7,8 @@ folder that the benchmark is started in, because the folder for temporary files 
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -36,10 +38,15 @@ def durable(sizes: Sizes) -> Iterator[Row]:
         contestants: dict[str, Timed] = {"raw sqlite3 commits": partial(_raw_commits, raw)}
         for name in ("text", "state_delta"):
             contestants[name] = partial(_in_a_file, branches, events, name, commits)
-        with _server() if sizes.durable_postgres else nullcontext() as server:
+        with postgres_server() if sizes.durable_postgres else nullcontext() as server:
             if server is not None:
                 contestants["PostgreSQL, text"] = partial(_in_postgres, branches, events, server)
             seconds = run_rounds(contestants, sizes.rounds)
+        if sizes.adk_python is not None:
+            # Once: it is slow, and slower with each event.
+            adk = _in_adk(sizes.adk_python, branches, events)
+            yield Row("durable", case, "google-adk", total / adk / 1000, "k/s")
+            yield Row("durable", case, "text / google-adk", adk / median(seconds["text"]), "ratio")
         per_raw = [taken / raw for taken in seconds["raw sqlite3 commits"]]
         for name, taken in seconds.items():
             count = raw if name == "raw sqlite3 commits" else total
@@ -65,7 +72,7 @@ def appends(sizes: Sizes) -> Iterator[Row]:
 
 
 @contextmanager
-def _server() -> Iterator[Postgres | None]:
+def postgres_server() -> Iterator[Postgres | None]:
     """A PostgreSQL server that flushes the disk, where it is installed."""
     programs = find_programs()
     if programs is None:
@@ -104,6 +111,18 @@ async def _whole_run(url: str, branches: int, events: int, leaf: str, commits: l
     return seconds
 
 
+def _in_adk(python: str, branches: int, events: int) -> float:
+    script = Path(__file__).with_name("adk_durable.py")
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        # Absolute, because the address of a relative file differs between drivers.
+        url = f"sqlite+aiosqlite:///{Path(folder).absolute()}/adk.db"
+        command = [python, "-W", "ignore", str(script), str(branches), str(events), url]
+        ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603  # what the command line names
+    if ran.returncode:
+        sys.exit(f"{python} cannot run {script.name}: see above; it needs google-adk[db]")
+    return float(ran.stdout)
+
+
 async def _raw_commits(count: int) -> float:
     """The floor: one row for each commit, on the same disk, in the same way made durable."""
     body = "x" * 300
@@ -130,10 +149,10 @@ async def _appends(length: int, keys: int, count: int) -> float:
             )
             seq = 0
             while seq < length:
-                stretch = _batch(min(_STRETCH, length - seq))
+                stretch = batch_of(min(_STRETCH, length - seq))
                 await service.append(key, stretch, expected_seq=seq)
                 seq += len(stretch)
-            batches = [_batch(_BATCH) for _ in range(count)]
+            batches = [batch_of(_BATCH) for _ in range(count)]
             began = time.perf_counter()
             for batch in batches:
                 await service.append(key, batch, expected_seq=seq)
@@ -141,7 +160,8 @@ async def _appends(length: int, keys: int, count: int) -> float:
             return (time.perf_counter() - began) / count
 
 
-def _batch(size: int) -> list[Event]:
+def batch_of(size: int) -> list[Event]:
+    """Make so many events, ready to append."""
     origin = Origin(author="agent", invocation_id="invocation", path="agent")
     batch = [
         Event("an event", actions=EventActions(state_delta={"n": n}), origin=origin, timestamp=1.0)

@@ -64,6 +64,10 @@ class Sizes:
     durable_history: tuple[int, ...] = (0, 10_000, 100_000)
     durable_state: tuple[int, ...] = (10_000,)
     durable_appends: int = 200
+    adk_python: str | None = None
+    resume_history: tuple[int, ...] = (1_000, 10_000, 100_000)
+    resume_part: tuple[int, ...] = (100, 1_000, 10_000)
+    resumable: tuple[tuple[int, int], ...] = ((10, 1_000), (1_000, 10))
 
 
 FULL = Sizes()
@@ -81,6 +85,9 @@ QUICK = Sizes(
     raw_commits=500,
     durable_history=(0, 10_000),
     durable_appends=100,
+    resume_history=(1_000, 10_000),
+    resume_part=(100, 1_000),
+    resumable=((10, 1_000),),
 )
 """The same questions in less time: fewer rounds, fewer cases."""
 

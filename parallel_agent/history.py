@@ -9,7 +9,7 @@ from typing import Any
 
 from parallel_agent.activation import Activation
 from parallel_agent.branch import Branch, Place
-from parallel_agent.past import void_events
+from parallel_agent.records import void_events
 from session.event import Event
 
 __all__ = ["visible_events"]

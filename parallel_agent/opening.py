@@ -5,7 +5,7 @@ Blocks: reads and writes the session. Cancelled, or failing, it has given the se
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -20,9 +20,9 @@ from parallel_agent.errors import (
 )
 from parallel_agent.inputs import to_json
 from parallel_agent.invocation import RunConfig
-from parallel_agent.past import Asked, Past, ranges
+from parallel_agent.past import Asked, Past
 from parallel_agent.post import listed
-from parallel_agent.records import ABSENT
+from parallel_agent.records import ABSENT, ranges
 from parallel_agent.result import RunSetup
 from parallel_agent.shape import difference
 from parallel_agent.shared_state import MISSING, SharedState
@@ -48,7 +48,8 @@ __all__ = [
 ]
 
 _PAGE: Final = 1_000
-"""How many events are read first of a run that is to go on; twice as many each time after that."""
+"""How many events are read first of a run that is to go on, with those that its agents see before
+it; twice as many each time after that."""
 
 
 @attrs.frozen(eq=False)
@@ -229,7 +230,7 @@ async def _read_run(
 ) -> tuple[Session, list[Event]]:
     """Read the log backwards until the run's beginning is there, and what came before it."""
     wanted = RunConfig().num_recent_events if config is None else config.num_recent_events
-    newest: int | None = _PAGE
+    newest = None if wanted is None else wanted + _PAGE
     while True:
         session = await _get(setup, key, newest)
         if session is None:
@@ -237,9 +238,9 @@ async def _read_run(
         events = session.events
         first = next((at for at, one in enumerate(events) if one.invocation_id == run_id), 0)
         is_whole = newest is None or len(events) < newest
-        if is_whole or (first and (wanted is not None and first >= wanted)):
+        if is_whole or (first and first >= (wanted or 0)):
             return session, [one for one in events if one.invocation_id == run_id]
-        newest = None if wanted is None else 2 * (newest or 0)
+        newest = 2 * (newest or 0)
 
 
 def _config(start: Event, recorded: Mapping[str, Any]) -> RunConfig:
@@ -302,10 +303,11 @@ def _answer(opened: Opened, asked: Asked, value: Any) -> Event:
 
 def _matched(past: Past, responses: Mapping[str, Any]) -> list[tuple[Asked, Any]]:
     still_open = {full: asked for full, asked in past.requests.items() if asked.answer is None}
-    matched: list[tuple[Asked, Any]] = []
+    called = _by_name(still_open.values()) if responses else {}
+    matched: dict[Asked, Any] = {}
     for name, value in responses.items():
-        found = [still_open[name]] if name in still_open else _called(still_open, name)
-        if len(found) != 1 or any(found[0] is asked for asked, _ in matched):
+        found = [still_open[name]] if name in still_open else called.get(name, [])
+        if len(found) != 1 or found[0] in matched:
             what = "is ambiguous" if found else "is not known, or has been answered"
             message = (
                 f"request {name!r} {what} "
@@ -313,13 +315,17 @@ def _matched(past: Past, responses: Mapping[str, Any]) -> list[tuple[Asked, Any]
             )
             raise ResponseRefusedError(message)
         try:
-            matched.append((found[0], to_json(value)))
+            matched[found[0]] = to_json(value)
         except ValueError as exc:
             message = f"the answer to request {name!r}: {exc}"
             raise ResponseRefusedError(message) from None
-    return matched
+    return [*matched.items()]
 
 
-def _called(requests: Mapping[str, Asked], name: str) -> list[Asked]:
-    """Return the questions that are called so; see `PendingRequest.names`."""
-    return [asked for asked in requests.values() if name in asked.names]
+def _by_name(questions: Iterable[Asked]) -> dict[str, list[Asked]]:
+    """Return questions by what they are called; see `PendingRequest.names`."""
+    called: dict[str, list[Asked]] = {}
+    for asked in questions:
+        for name in dict.fromkeys(asked.names):
+            called.setdefault(name, []).append(asked)
+    return called

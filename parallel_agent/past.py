@@ -39,36 +39,12 @@ __all__ = [
     "Past",
     "bare",
     "parent_path",
-    "ranges",
-    "void_events",
 ]
 
 
 def bare(path: str) -> str:
     """Return a path without the numbers of attempts: the same for each attempt."""
     return "/".join(segment.partition("~")[0] for segment in path.split("/"))
-
-
-def ranges(numbers: Iterable[int]) -> list[list[int]]:
-    """Return whole numbers in short: the first and the last of those that follow each other."""
-    found: list[list[int]] = []
-    for number in sorted(numbers):
-        if found and found[-1][1] == number - 1:
-            found[-1][1] = number
-        else:
-            found.append([number, number])
-    return found
-
-
-def void_events(events: Iterable[Event]) -> set[int]:
-    """Return the numbers of the events that were void when a run was resumed, by its records."""
-    return {
-        number
-        for event in events
-        if event.is_record
-        for first, last in (event.journal or {}).get("void", ())
-        for number in range(first, last + 1)
-    }
 
 
 def parent_path(path: str) -> str:
@@ -234,6 +210,7 @@ class Past:
         self.messages: dict[str, list[Event]] = {}
         self.received: set[int] = set()
         self.requests: dict[str, Asked] = {}
+        self._asked_at: dict[str, dict[str, Asked]] = {}
         self.escalations: dict[str, int] = {}
         self._root = _Node()
         self._ended: dict[str, Ended] = {}
@@ -289,7 +266,9 @@ class Past:
             # Asked again by a later execution, because nobody had answered, or in other words.
             self._void(before.events)
             node.kept = [one for one in node.kept if one not in before.events]
-        self.requests[request_id] = Asked(event, event.path)
+            del self._asked_at[before.path][request_id]
+        asked = self.requests[request_id] = Asked(event, event.path)
+        self._asked_at.setdefault(event.path, {})[request_id] = asked
         node.undecided.append(event)
 
     def _read_answer(self, event: Event) -> bool:
@@ -474,7 +453,7 @@ class Past:
 
     def asked_by(self, path: str) -> list[Asked]:
         """Return what the attempt at ``path`` has asked, oldest first."""
-        return [asked for asked in self.requests.values() if asked.path == path]
+        return [*self._asked_at.get(path, {}).values()]
 
     def kept_at(self, path: str) -> Iterator[Event]:
         """Yield what an activation that has not ended has recorded, and that stands.

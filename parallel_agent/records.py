@@ -23,9 +23,11 @@ __all__ = [
     "checked",
     "is_of_others",
     "next_attempt",
+    "ranges",
     "refused_events",
     "stands_anyway",
     "state_without",
+    "void_events",
 ]
 
 ABSENT: Final[Any] = object()
@@ -297,3 +299,25 @@ def _corrupt(event: Event, field: str, wanted: str, found: Any) -> StoreCorruptE
         f"{field} must be {wanted}, not {found!r:.80}"
     )
     return StoreCorruptError(message)
+
+
+def ranges(numbers: Iterable[int]) -> list[list[int]]:
+    """Return whole numbers in short: the first and the last of those that follow each other."""
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and found[-1][1] == number - 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return found
+
+
+def void_events(events: Iterable[Event]) -> set[int]:
+    """Return the numbers of the events that were void when a run was resumed, by its records."""
+    return {
+        number
+        for event in events
+        if event.is_record
+        for first, last in (event.journal or {}).get("void", ())
+        for number in range(first, last + 1)
+    }

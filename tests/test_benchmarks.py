@@ -34,6 +34,9 @@ TINY: Final = Sizes(
     durable_history=(0, 5),
     durable_state=(3,),
     durable_appends=2,
+    resume_history=(0, 5),
+    resume_part=(1, 3),
+    resumable=((2, 3),),
 )
 
 # Starts processes, which takes a while: left to a test of its own.

@@ -16,7 +16,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from parallel_agent.past import void_events
+from parallel_agent.records import void_events
 from tests.faults.durable_workloads import DURABLE_WORKLOADS
 from tests.faults.fan_out_workloads import FAN_OUT_WORKLOADS
 from tests.faults.instrumented import Fault, Site, instrumented

@@ -131,7 +131,7 @@ def planner(plan: Plan, *, fails: bool) -> Agent:  # noqa: C901  # one case for 
     async def worker(ctx: InvocationContext) -> Yields:
         yield f"{ctx.input} starts"
         ctx.state.contribute("t", ctx.input)
-        await trio.sleep(7 * ctx.input % 5)  # each ends at another moment: up to five
+        await trio.sleep(7 * ctx.input % 5)  # each ends at another moment
         yield Event(f"{ctx.input} ends", output=2 * ctx.input)
 
     @agent(retry=AGAIN if fails else None)
@@ -142,7 +142,7 @@ def planner(plan: Plan, *, fails: bool) -> Agent:  # noqa: C901  # one case for 
                 case "map":
                     yield f"{await ctx.map(worker, numbers)}"
                 case "fan out":
-                    outcomes = await ctx.fan_out([(worker, n) for n in numbers], max_concurrency=2)
+                    outcomes = await ctx.fan_out([(worker, n) for n in numbers])
                     yield f"{[one.output for one in outcomes]}"
                 case "group":
                     async with ctx.open_fan_out() as group:
