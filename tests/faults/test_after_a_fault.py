@@ -32,6 +32,9 @@ NEVER_RELEASED = (
 )
 """A fault here is one in giving a session back: it leaves it with a run that is no more."""
 
+ENOUGH = 3
+"""How many other workloads pass a site at which faults in durable runs say nothing new."""
+
 HORIZON = 1_000.0
 """Virtual seconds after which a run that has not ended never will."""
 
@@ -199,8 +202,10 @@ PLACES = [
 @pytest.mark.parametrize(("name", "when"), PLACES)
 def test_the_session_serves_the_next_run_after_a_fault_in_the_middle(name: str, when: str) -> None:
     happened = 0
-    for workload, passes in PASSES.items():
-        if name in passes:
+    passing = [workload for workload, passes in PASSES.items() if name in passes]
+    for number, workload in enumerate(passing):
+        passes = PASSES[workload]
+        if workload not in DURABLE_WORKLOADS or number < ENOUGH:
             for nth in {1, 1 + passes[name] // 2}:
                 happened += _serves_the_next_run(Injected(workload, SITES[name], when, nth))
     assert happened
