@@ -102,7 +102,8 @@ async def _resumed(url: str, session_id: str | None, make: Callable[[], _Case]) 
     """Cut a run off, or let it wait; return the seconds that it takes to go on to its end."""
     case = make()
     where = session_id or uuid4().hex
-    async with DatabaseSessionService(url) as service:
+    # Only to have it there: it need not outlive a loss of power.
+    async with DatabaseSessionService(url, durability="normal") as service:
         runner = Runner(case.tree, app_name=_APP, session_service=service, resumable=True)
         config = RunConfig(on_wait="suspend")
         with trio.CancelScope() as scope:
@@ -111,10 +112,11 @@ async def _resumed(url: str, session_id: str | None, make: Callable[[], _Case]) 
                     if event.author == "last":
                         scope.cancel()
         assert len(await runner.unfinished()) == 1  # noqa: S101  # what does less must not look fast
-        case.gate.shut = False
-        again = Runner(case.tree, app_name=_APP, session_service=service, resumable=True)
+    case.gate.shut = False
+    async with DatabaseSessionService(url) as service:
+        runner = Runner(case.tree, app_name=_APP, session_service=service, resumable=True)
         began = time.perf_counter()
-        result = await again.resume(where, user_id=_USER, responses=case.answers)
+        result = await runner.resume(where, user_id=_USER, responses=case.answers)
         taken = time.perf_counter() - began
     assert result.status == "completed", result  # noqa: S101  # the same
     return taken

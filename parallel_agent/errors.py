@@ -43,7 +43,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Self
 
-from parallel_agent.notes import describe
+from parallel_agent.notes import describe, members
 
 __all__ = [
     "ActivationEndedError",
@@ -239,13 +239,21 @@ class EffectUnknownError(AgentError):
         """Name the effect."""
         super().__init__(
             f"effect {key!r} of {path} was begun, and its end was not recorded: it may have "
-            "happened or not. Look, and say what to do: ctx.once(key, fn, on_unknown=...)"
+            "happened or not. Look, and say what to do, ctx.once(key, fn, on_unknown=...): the run "
+            "is left to be resumed"
         )
         self.key = key
         self.path = path
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.key, self.path)
+
+
+def is_about_effect(error: BaseException | None) -> bool:
+    """Return whether it is, or holds, an `EffectUnknownError`."""
+    if isinstance(error, EffectUnknownError):
+        return True
+    return error is not None and any(is_about_effect(one) for one in members(error))
 
 
 class AgentTimeoutError(AgentError, TimeoutError):

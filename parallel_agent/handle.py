@@ -16,7 +16,7 @@ import attrs
 from parallel_agent.activation import Activation
 from parallel_agent.barrier import Outcome
 from parallel_agent.context import find_outcomes
-from parallel_agent.errors import ReadError, RunEndedError
+from parallel_agent.errors import ReadError, RunEndedError, is_about_effect
 from parallel_agent.lifecycle import Status, Step, advance, checked_reason
 from parallel_agent.post import send
 from parallel_agent.questions import PendingRequest, Requests
@@ -64,9 +64,13 @@ class RunCore:
             return None
         if self._broken:
             return "interrupted"  # however the tree has ended: nobody knows, for it is not recorded
-        if self._left and self.status is Status.CANCELLED:
+        if self.status is Status.CANCELLED and (self._left or self.reason is None):
             # Also if the tree has just completed: its reader was not told, and resuming does that.
+            # Without a reason: a cancellation from outside has reached the tree, and not yet its
+            # reader, who was recording something.
             return "interrupted"
+        if is_about_effect(self.root.error):
+            return "interrupted"  # until somebody has said what has become of the effect
         return "waiting" if self.root.status is Status.WAITING else None
 
     def ending(self, *, broken: bool) -> tuple[Status, str | None]:

@@ -22,6 +22,7 @@ from trio.lowlevel import current_task, enable_ki_protection, wait_task_reschedu
 
 from parallel_agent.activation import Activation
 from parallel_agent.branch import Place
+from parallel_agent.errors import is_about_effect
 from parallel_agent.lane import QUEUED, Lane, Slot
 from parallel_agent.lifecycle import Status
 from parallel_agent.notes import (
@@ -93,6 +94,11 @@ class Journal:
         Not of one that a cancellation of the whole run has ended, that waits for a person, or
         whose events somebody else reads before they count: it will be done again.
         """
+        if activation.parent is None and is_about_effect(activation.error):
+            # Left to be resumed: whatever failed, or was cancelled, on the way here has not ended.
+            event = Event(actions=EventActions(journal={"kind": "unknown"}))
+            self._post(activation.lane, activation.place, event)
+            return
         if activation.was_over or activation.tap is not None or not self._is_final(activation):
             return
         note: dict[str, Any] = {"kind": "end", "status": str(activation.status)}

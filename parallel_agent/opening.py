@@ -49,7 +49,7 @@ __all__ = [
 
 _PAGE: Final = 1_000
 """How many events are read first of a run that is to go on, with those that its agents see before
-it; twice as many each time after that."""
+it; four times as many each time after that: what was read before is read again."""
 
 
 @attrs.frozen(eq=False)
@@ -205,10 +205,17 @@ async def reopen_session(
         found = "" if run_id is None else f"; there is run {run_id!r}"
         wanted = "" if resumption.invocation_id is None else f" {resumption.invocation_id!r}"
         message = f"session {key} has no unfinished run{wanted}{found}"
+        if run_id is None:
+            there = await _get(setup, key, 0)
+            message = f"{message}: {_why_none(there)}"
         raise NothingToResumeError(message)
     held.unfinished = "interrupted"  # whatever happens before it goes on
     await _take(held, setup, start, key, run_id)
     session, events = await _read_run(setup, key, run_id, start.config)
+    if start.on_busy == "queue" and session.events[-1:] != events[-1:]:
+        held.unfinished = None
+        message = f"run {run_id!r} of session {key} was given up meanwhile: another run was started"
+        raise NothingToResumeError(message)
     past = Past(events)
     if past.start is None:
         held.unfinished = None
@@ -223,6 +230,12 @@ async def reopen_session(
     opened = Opened(session, run_id, held, config, past)
     await _record_resumption(setup, opened, past, resumption)
     return opened
+
+
+def _why_none(session: Session | None) -> str:
+    if session is None:
+        return "there is no such session"
+    return "its last run has come to its end, or is not resumable (Runner(tree, resumable=True))"
 
 
 async def _read_run(
@@ -240,7 +253,7 @@ async def _read_run(
         is_whole = newest is None or len(events) < newest
         if is_whole or (first and first >= (wanted or 0)):
             return session, [one for one in events if one.invocation_id == run_id]
-        newest = 2 * (newest or 0)
+        newest = 4 * (newest or 0)
 
 
 def _config(start: Event, recorded: Mapping[str, Any]) -> RunConfig:

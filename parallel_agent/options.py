@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import attrs
 
@@ -13,7 +13,7 @@ from parallel_agent.invocation import RunConfig
 from session.content import Content
 from session.event import USER
 
-__all__ = ["OpenOptions", "ResumeOptions", "as_message", "check_config"]
+__all__ = ["OpenOptions", "ResumeOptions", "as_message", "check_config", "check_resume"]
 
 
 class OpenOptions(TypedDict, total=False):
@@ -33,6 +33,31 @@ class ResumeOptions(TypedDict, total=False):
     invocation_id: str | None
     responses: Mapping[str, Any] | None
     run_config: RunConfig | None
+    on_busy: Literal["error", "queue"]
+
+
+def check_resume(options: Mapping[str, Any]) -> None:
+    """Refuse what a run cannot be resumed with.
+
+    Raises:
+        TypeError: there is no such option.
+        ValueError: ``on_busy`` is none of its values.
+        MessageTypeError: ``responses`` or ``run_config`` is of the wrong kind.
+    """
+    for name in options:
+        if name not in ResumeOptions.__annotations__:
+            known = ", ".join(ResumeOptions.__annotations__)
+            message = f"a run is not resumed with {name!r}; there are {known}"
+            raise TypeError(message)
+    on_busy = options.get("on_busy", "error")
+    if on_busy not in ("error", "queue"):
+        message = f"on_busy of a run to be resumed is 'error' or 'queue', not {on_busy!r:.80}"
+        raise ValueError(message)
+    responses = options.get("responses")
+    if responses is not None and not isinstance(responses, Mapping):
+        wrong = f"responses is a mapping from ids of requests to answers, not {responses!r:.80}"
+        raise MessageTypeError(wrong)
+    check_config(options.get("run_config"))
 
 
 def as_message(message: object) -> Content | None:

@@ -22,6 +22,7 @@ from session.state import (
     TEMP_PREFIX,
     FrozenDict,
     UnstorableError,
+    check_key,
     freeze,
     same,
 )
@@ -30,6 +31,9 @@ __all__ = ["State"]
 
 _SHORT_INT: Final = 64
 """Bits of an integer that needs no further check."""
+
+_SHORT_KEY: Final = 100
+"""Letters of a key of whose length nothing more need be asked."""
 
 
 class _Writes(dict[str, Any]):
@@ -91,7 +95,7 @@ class State(Mapping[str, Any]):
         """Write ``value``, recorded with the next event.
 
         Raises:
-            UnstorableError: the value (or the key) has no JSON form.
+            UnstorableError: the value (or the key) has no JSON form, or the key is too long.
             SchemaError: the runner has a state schema, and the write does not fit it.
             StateError: the key has a reducer; see `contribute`.
         """
@@ -99,7 +103,7 @@ class State(Mapping[str, Any]):
         simple = (kind is int and value.bit_length() <= _SHORT_INT) or (
             kind is str and value.isascii()
         )
-        if not simple or type(key) is not str or not key.isascii():
+        if not simple or type(key) is not str or len(key) > _SHORT_KEY or not key.isascii():
             value = _frozen(key, value)
         if key in self._shared.reducers:
             message = (
@@ -312,6 +316,7 @@ def _frozen(key: object, value: Any) -> Any:
         raise StateError(message)
     try:
         freeze(key)
+        check_key(key, "")
         return freeze(value)
     except UnstorableError as exc:
         # The path is put together here, not on the way in: writes that fit are the rule.

@@ -47,18 +47,27 @@ def is_of_others(event: Event) -> bool:
 
 
 def refused_events(events: Iterable[Event]) -> set[int]:
-    """Return the numbers of what executions recorded in which an agent decided otherwise."""
+    """Return the numbers of what executions recorded in which an agent decided otherwise.
+
+    And of how agents ended, if it was because nobody knew what had become of an effect.
+    """
     found: set[int] = set()
     since: list[int] = []
+    failed: list[int] = []
     was_refused = False
     for event in events:
-        match (event.journal or {}).get("kind"):
+        journal = event.journal or {}
+        match journal.get("kind"):
             case "resumed":
                 found.update(since if was_refused else ())
-                since, was_refused = [], False
+                since, failed, was_refused = [], [], False
                 continue
             case "refused":
                 was_refused = True
+            case "unknown":
+                found.update(failed)
+            case "end" if journal.get("status") != "completed":
+                failed.append(event.seq or 0)
             case _:
                 pass
         since.append(event.seq or 0)

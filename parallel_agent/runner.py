@@ -15,7 +15,13 @@ from parallel_agent.errors import MessageTypeError, NothingToResumeError
 from parallel_agent.host import RunHost, inject
 from parallel_agent.invocation import RunConfig
 from parallel_agent.opening import Resumption, Start
-from parallel_agent.options import OpenOptions, ResumeOptions, as_message, check_config
+from parallel_agent.options import (
+    OpenOptions,
+    ResumeOptions,
+    as_message,
+    check_config,
+    check_resume,
+)
 from parallel_agent.plugin import Plugin
 from parallel_agent.plugins import Plugins
 from parallel_agent.result import Result, RunSetup
@@ -305,6 +311,8 @@ class Runner:
                 ``responses``: answers to the questions that it waits for, by their ids, or by
                 other names of theirs (`PendingRequest.names`); those without an answer go on
                 waiting. ``run_config``: how it behaves from now on; by default, as it did.
+                ``on_busy``: ``"error"``, or ``"queue"``, which waits until nobody is at it, or the
+                lease of a process that has died is over.
 
         Entered, the block raises:
             NothingToResumeError: there is no unfinished run, or none of that id.
@@ -336,16 +344,14 @@ class Runner:
         if self._setup.shape is None:
             message = "this runner's runs cannot be resumed: Runner(tree, resumable=True)"
             raise NothingToResumeError(message)
-        config, responses = options.get("run_config"), options.get("responses")
-        check_config(config)
-        if responses is not None and not isinstance(responses, Mapping):
-            wrong = f"responses is a mapping from ids of requests to answers, not {responses!r:.80}"
-            raise MessageTypeError(wrong)
+        check_resume(options)
+        responses = options.get("responses")
         start = Start(
             user_id=options.get("user_id", USER),
             session_id=session_id,
-            config=config,
+            config=options.get("run_config"),
             attended=attended,
+            on_busy=options.get("on_busy", "error"),
             resumption=Resumption(options.get("invocation_id"), dict(responses or {})),
         )
         return OpenRun(self._setup, start)

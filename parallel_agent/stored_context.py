@@ -19,13 +19,14 @@ from parallel_agent.inputs import to_json
 from parallel_agent.journal import layered
 from parallel_agent.lifecycle import Status
 from parallel_agent.past import Asked, bare
+from parallel_agent.schema import misfit
 from session.actions import EventActions
 from session.artifact import Artifact
 from session.content import Part
 from session.event import Event
 from session.memory import DEFAULT_LIMIT, MemoryEntry
 from session.session import SessionKey
-from session.state import freeze
+from session.state import UnstorableError, freeze
 
 __all__ = ["Answered", "OnUnknown", "StoredContext"]
 
@@ -170,15 +171,18 @@ class StoredContext:
     def answered(self) -> tuple[Answered, ...]:
         """The answers that this agent was given, since its checkpoint, before it was cut off.
 
-        An agent may go on with them at once; or it runs again as before, and `request_input`
-        returns each where it is asked for. Empty if it starts afresh.
+        Not those that do not fit what was asked for. An agent may go on with them at once; or it
+        runs again as before, and `request_input` returns each where it is asked for. Empty if it
+        starts afresh.
         """
         replay = self._activation.invocation.replay
         asked: list[Asked] = [] if replay is None else replay.asked_by(self._activation)
         return tuple(
             Answered(request.id, request.prompt, one.value)
             for one in asked
-            if one.answer is not None and (request := one.event.request) is not None
+            if one.answer is not None
+            and (request := one.event.request) is not None
+            and (request.schema is None or misfit(request.schema, one.value) is None)
         )
 
     # Two, though the second alone would do: of a coroutine function that returns nothing, type
@@ -210,8 +214,9 @@ class StoredContext:
         Without ``Runner(resumable=True)`` all this holds for the attempts of one run.
 
         Args:
-            key: names the effect; unique in this activation (each iteration of a loop, and each
-                branch, has its own).
+            key: names the effect, in this activation: a second one needs another key, or gets the
+                result of the first (``f"mail-{customer}"``, in a ``for`` loop of the agent's own).
+                Each iteration of a `LoopAgent`, item of a map and run has keys of its own.
             fn: does it; a coroutine function, or a plain one, called as it is. Its result is
                 JSON, or an object that has a JSON form.
             on_unknown: ``"raise"``; ``"retry"``, for what may be done twice; or a function that
@@ -219,12 +224,15 @@ class StoredContext:
 
         Raises:
             EffectUnknownError: nobody knows whether it has happened.
-            UnstorableError: the result has no JSON form. It has happened all the same: its end
-                counts as unknown.
+            UnstorableError: the result has no JSON form. It has happened all the same, and is not
+                done again in this run; resumed, its end counts as unknown.
             UsageError: this activation is doing it at this moment, in another task.
             BaseException: what ``fn`` raises, as itself.
         """
         activation = self._running()
+        if on_unknown not in ("raise", "retry") and not callable(on_unknown):
+            message = f"on_unknown is 'raise', 'retry' or a function, not {on_unknown!r:.80}"
+            raise RequestError(message)
         if not isinstance(key, str) or not key:
             message = f"the key of once() is text that is not empty, not {key!r:.80}"
             raise RequestError(message)
@@ -237,6 +245,8 @@ class StoredContext:
         if how == "running":
             message = f"effect {key!r} of {name[0]} is being done; give another one another key"
             raise UsageError(message)
+        if how == "unrecorded":
+            raise UnstorableError(*result)
         if how == "unknown":
             if on_unknown == "raise":
                 raise EffectUnknownError(key, name[0])
@@ -274,7 +284,14 @@ async def _do(
         effects[name] = ("unknown", None)
         raise
     effects[name] = ("unknown", None)
-    value = freeze(to_json(value), f"the result of effect {key!r}")
+    try:
+        value = freeze(to_json(value))
+    except UnstorableError as exc:
+        # It has happened: no attempt may do it again, whatever `on_unknown` says.
+        where = f"the result of ctx.once({key!r}) in {name[0]}, which has happened"
+        problem = exc.under(where)
+        effects[name] = ("unrecorded", (problem.path, problem.why))
+        raise problem from None
     if journal is not None:
         await _record(activation, {"kind": "effect", "key": key}, value)
     effects[name] = ("done", value)

@@ -16,7 +16,14 @@ from typing import Any, Final, NoReturn
 
 import attrs
 
-from session.state import FrozenDict, FrozenValueError, UnstorableError, freeze, freeze_plain
+from session.state import (
+    FrozenDict,
+    FrozenValueError,
+    UnstorableError,
+    check_keys,
+    freeze,
+    freeze_plain,
+)
 
 __all__ = ["KEPT_ACTIONS", "NO_ACTIONS", "BranchOutcome", "EventActions"]
 
@@ -193,6 +200,7 @@ SealedActions.__name__ = SealedActions.__qualname__ = "EventActions"
 
 def sealed_actions(actions: EventActions) -> EventActions:
     actions.state_delta = frozen_mapping(actions.state_delta, "actions.state_delta")
+    check_keys(actions.state_delta, "actions.state_delta")
     actions.artifact_delta = frozen_mapping(actions.artifact_delta, "actions.artifact_delta")
     if actions.other is not EMPTY:
         actions.other = frozen_mapping(actions.other, "actions.other")

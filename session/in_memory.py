@@ -41,7 +41,7 @@ from session.service import (
     check_whole,
 )
 from session.session import Session, SessionKey
-from session.state import APP_PREFIX, USER_PREFIX, freeze, without_temp
+from session.state import APP_PREFIX, USER_PREFIX, check_keys, freeze, without_temp
 from session.watching import PAGE, Bell, Bells, Subscription
 
 __all__ = ["InMemorySessionService"]
@@ -101,6 +101,7 @@ class InMemorySessionService(SessionService):
         if key in self._sessions:
             raise SessionExistsError(key)
         start = without_temp(freeze(dict(state or {}), "state"))
+        check_keys(start, "state")
         stored = self._sessions[key] = _Stored(last_update_time=self._clock())
         self._write(key, stored, start)
         return self._read(key, stored, list(stored.events))
@@ -277,6 +278,7 @@ class InMemorySessionService(SessionService):
         if key in self._sessions:
             raise SessionExistsError(key)
         state = without_temp(freeze(dict(session.state), "state"))
+        check_keys(state, "state")
         stored = self._sessions[key] = _Stored(
             list(session.events), last_update_time=session.last_update_time
         )

@@ -21,7 +21,14 @@ from session.event import Event
 from session.session import Session, SessionKey
 from session.state import freeze, without_temp
 
-__all__ = ["SessionFormatError", "event_line", "header_line", "read_lines", "session_lines"]
+__all__ = [
+    "SessionFormatError",
+    "event_line",
+    "header_line",
+    "is_header",
+    "read_lines",
+    "session_lines",
+]
 
 FORMAT: Final = "parallel-agent-session"
 VERSION: Final = 1
@@ -62,6 +69,17 @@ def header_line(session: Session) -> str:
             "state": without_temp(session.state),
         }
     )
+
+
+def is_header(line: str) -> bool:
+    """Whether a line is the first of an export, of whatever version."""
+    if f'"{FORMAT}"' not in line:
+        return False
+    try:
+        header: Any = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(header, dict) and header.get("format") == FORMAT  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # JSON
 
 
 def event_line(event: Event) -> str:

@@ -87,7 +87,8 @@ class SessionService(ABC):
 
         Raises:
             SessionExistsError: the id is taken.
-            UnstorableError: a value of ``state`` has no JSON form.
+            UnstorableError: a value of ``state`` has no JSON form; or a name or key is longer
+                than `session.state.MAX_NAME_BYTES`.
             ValueError: a name is empty or no text.
         """
 

@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from session.event import Event
-from session.state import FrozenDict, freeze, frozen_dict, without_temp
+from session.state import FrozenDict, check_key, freeze, frozen_dict, without_temp
 
 __all__ = ["Session", "SessionKey", "fold"]
 
@@ -26,6 +26,7 @@ def _is_name(_instance: object, attribute: attrs.Attribute[str], value: object) 
         raise ValueError(message)
     # A database could not look for it.
     freeze(value, attribute.name)
+    check_key(value, attribute.name)
 
 
 @attrs.frozen(cache_hash=True)  # looked up for every append

@@ -32,6 +32,7 @@ __all__ = [
     "APP_PREFIX",
     "MAX_DEPTH",
     "MAX_INT_BITS",
+    "MAX_NAME_BYTES",
     "REDUCERS",
     "TEMP_PREFIX",
     "USER_PREFIX",
@@ -40,6 +41,8 @@ __all__ = [
     "FrozenValueError",
     "Reducer",
     "UnstorableError",
+    "check_key",
+    "check_keys",
     "freeze",
     "frozen_dict",
     "no_json_form",
@@ -59,8 +62,14 @@ MAX_DEPTH: Final = 100
 MAX_INT_BITS: Final = 14_000
 """How long a stored integer may be. Python, and pydantic, refuse to read more than 4300 digits."""
 
+MAX_NAME_BYTES: Final = 800
+"""How long a state key may be, and each of the three names of a session; see `check_key`."""
+
 
 _SHOWN_PATH: Final = 200
+_SHOWN_START: Final = 40
+# No letter takes more than four bytes.
+_SURELY_SHORT: Final = MAX_NAME_BYTES // 4
 
 
 class UnstorableError(ValueError):
@@ -257,6 +266,30 @@ def _check_text(value: str) -> None:
     except UnicodeEncodeError:
         why = "the text holds a lone surrogate, which has no UTF-8 form"
         raise UnstorableError("", why) from None
+
+
+def check_key(key: str, path: str) -> None:
+    """Refuse a state key, or a name, that is too long. ``path`` says what it is.
+
+    The bound is that of an entry in PostgreSQL's indexes, which holds three names. It is the same
+    for every service, so that what runs in memory can be stored.
+
+    Raises:
+        UnstorableError: it has more than `MAX_NAME_BYTES` bytes. NUL and U+0001 count twice.
+    """
+    if len(key) <= _SURELY_SHORT:
+        return
+    size = len(key.encode(errors="surrogatepass")) + key.count("\x00") + key.count("\x01")
+    if size > MAX_NAME_BYTES:
+        why = f"{size:,} bytes are too long for a name or state key; at most {MAX_NAME_BYTES}"
+        raise UnstorableError(path, f"{why}. It begins with {key[:_SHOWN_START]!r}")
+
+
+def check_keys(state: Mapping[str, Any], path: str) -> None:
+    """Refuse a state, or a delta, with a key that is too long; see `check_key`."""
+    for key in state:
+        if len(key) > _SURELY_SHORT:
+            check_key(key, path)
 
 
 def _check_depth(depth: int) -> None:

@@ -29,8 +29,8 @@ FOUND: Final = 1
     short_help="Look at a recorded run in other orders.",
     help="""Print what a run has recorded; or look for an order in which it ends differently.
 
-LOG is what `parallel-agent run --json` has printed: a line of JSON for each event. `-` is standard
-input.
+LOG is what `parallel-agent run --json` has printed, a line of JSON for each event; or what
+`sessions show --json` or `sessions export` prints of a session with one run. `-` is standard input.
 
 \b
 Examples:

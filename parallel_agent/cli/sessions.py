@@ -22,6 +22,7 @@ from parallel_agent.cli.running import OutputClosedError
 from parallel_agent.cli.show import Lines, Printer, StoredForm
 from parallel_agent.cli.store import Database, NotStartedError, why_not
 from parallel_agent.observe.harmless import json_line, one_line
+from parallel_agent.records import void_events
 from session.codec import Codec
 from session.errors import SessionExistsError, SessionNotFoundError
 from session.lease import UnfinishedRun
@@ -206,7 +207,8 @@ def _as_json(info: SessionInfo, run: UnfinishedRun | None) -> str:
 @sessions.command(
     short_help="The events of a session.",
     help=f"""Print the events of a session, as `run` prints them: a line for each, with branch,
-author and text. What the runtime notes for itself is left out.
+author and text. What the runtime notes for itself is left out, and what agents had said that were
+cut off before the run was resumed, and began again.
 
 \b
 Examples:
@@ -232,15 +234,31 @@ def show(
         shown = (StoredForm if as_json else Lines)(printer, partial=False)
         printer.remark(_about(info, run))
         skipped = 0 if last is None else max(0, info.last_seq - last)
+        void = await _void(service, info.key)
         async with aclosing(_exported(service, info.key)) as lines:
             codec = Codec()
             await anext(lines)
             async for line in lines:
                 skipped -= 1
-                if skipped < 0 and not (event := codec.loads(line)).is_record:
+                if skipped >= 0:
+                    continue
+                event = codec.loads(line)
+                if not event.is_record and event.seq not in void:
                     shown.event(event)
 
     _do(database, work)
+
+
+async def _void(service: DatabaseSessionService, key: SessionKey) -> set[int]:
+    """Return the numbers of the events that no longer count.
+
+    What says so comes after them; so the log is read twice, rather than held.
+    """
+    codec = Codec()
+    async with aclosing(_exported(service, key)) as lines:
+        await anext(lines)
+        # Most lines need no closer look.
+        return void_events([codec.loads(line) async for line in lines if '"void"' in line])
 
 
 def _about(info: SessionInfo, run: UnfinishedRun | None) -> str:

@@ -18,13 +18,14 @@ from types import NoneType
 from typing import Any, Final, Generic, TypeVar, final, overload
 
 from parallel_agent.schema._problems import SchemaError, SchemaTypeError
+from parallel_agent.schema._recorded import misfit
 from parallel_agent.schema._records import Record
 from parallel_agent.schema._shape import Defs, Shape, Walk
 from parallel_agent.schema._types import shape_of
 from parallel_agent.schema._unions import Ref
 from session.state import UnstorableError, freeze
 
-__all__ = ["Schema", "SchemaError", "SchemaTypeError"]
+__all__ = ["Schema", "SchemaError", "SchemaTypeError", "misfit"]
 
 T = TypeVar("T")
 

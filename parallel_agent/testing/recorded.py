@@ -21,6 +21,7 @@ import attrs
 
 from parallel_agent.agent import Agent
 from parallel_agent.barrier import BestEffort
+from parallel_agent.records import void_events
 from parallel_agent.testing.exploring import Exploration, ExplorationError, explore
 from parallel_agent.testing.schedule import Schedule
 from parallel_agent.testing.script import ScriptStep
@@ -29,6 +30,7 @@ from parallel_agent.workflow.parallel import ParallelAgent
 from parallel_agent.workflow.sequential import SequentialAgent
 from session.codec import Codec, CodecError
 from session.event import USER, Event
+from session.portable import is_header
 from session.state import TEMP_PREFIX, thaw
 
 __all__ = ["LogError", "OtherState", "as_test", "find_other_state", "read_log", "recorded_tree"]
@@ -41,20 +43,26 @@ class LogError(ValueError):
 def read_log(lines: Iterable[str], name: str = "the log") -> list[Event]:
     """Read the events of one run: a line of JSON for each, as ``run --json`` prints them.
 
+    The lines may be an exported session, too, of a run that was resumed perhaps: the header, what
+    the runtime has noted, and what executions that were cut off had emitted are left out.
+
     Raises:
         LogError: a line holds no event, or events of several runs are mixed.
     """
     codec = Codec()
     events: list[Event] = []
     for number, line in enumerate(lines, 1):
-        if not line.strip():
+        # Some programs begin a file of text with a mark.
+        text = line.removeprefix("\ufeff") if number == 1 else line
+        if not text.strip() or (not events and is_header(text)):
             continue
         try:
-            # Some programs begin a file of text with a mark.
-            events.append(codec.loads(line.removeprefix("\ufeff") if number == 1 else line))
+            events.append(codec.loads(text))
         except (CodecError, ValueError) as exc:
             message = f"{name}:{number} holds no event: {exc}"
             raise LogError(message) from None
+    void = void_events(events)
+    events = [event for event in events if not event.is_record and event.seq not in void]
     runs = dict.fromkeys(event.invocation_id for event in events)
     if len(runs) > 1:
         message = (

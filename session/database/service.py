@@ -54,7 +54,7 @@ from session.service import (
     gather_lines,
 )
 from session.session import Session, SessionKey
-from session.state import freeze, without_temp
+from session.state import check_keys, freeze, without_temp
 from session.watching import PAGE, Bell, Subscription
 
 __all__ = ["DatabaseSessionService"]
@@ -211,6 +211,7 @@ class DatabaseSessionService(SessionService):
         """See `SessionService.create`."""
         key = SessionKey(app_name, user_id, self._new_id() if session_id is None else session_id)
         start = without_temp(freeze(dict(state or {}), "state"))
+        check_keys(start, "state")
         created = float(self._clock())
         rows = self._store.rows
         seen: dict[str, str] | None = await self._change(Create(key, rows.state(start), created))
@@ -376,6 +377,7 @@ class DatabaseSessionService(SessionService):
         check_whole(session)
         rows = self._store.rows
         state = without_temp(freeze(dict(session.state), "state"))
+        check_keys(state, "state")
         written = await self._read(rows.write, [*session.events], 1)
         await self._change(
             Restore(

@@ -32,6 +32,31 @@ def log(call: Call, write: Write, tmp_path: Path) -> Path:
     return path
 
 
+# Ctrl-C comes when `b` has written, but for the first time only: that time is void.
+RESUMED: Final = """
+    import pathlib
+    begun = pathlib.Path(__file__).with_name("begun")
+
+    @agent
+    async def a(ctx):
+        ctx.state["k"] = "a"
+        yield "a says"
+
+    @agent
+    async def b(ctx):
+        if not begun.exists():
+            begun.touch()
+            ctx.state["void"] = ctx.state["k"] = "cut off"
+            yield "b was cut off"
+            signal.raise_signal(signal.SIGINT)
+            await trio.sleep_forever()
+        ctx.state["k"] = "b"
+        yield "b says"
+
+    tree = ParallelAgent("p", [a, b])
+"""
+
+
 def invoke(*words: str | Path, stdin: str | None = None) -> Result:
     return CliRunner().invoke(replay, [str(word) for word in words], input=stdin)
 
@@ -107,6 +132,29 @@ def test_it_does_not_look_at_keys_that_are_to_be_ignored(log: Path) -> None:
     ended = invoke(log, "--explore", "--ignore", "x", "--ignore", "k")
     assert ended.exit_code == 0
     assert ended.stdout.startswith("the same final state in ")
+
+
+@pytest.mark.parametrize("printed", [("show", "--json"), ("export",)])
+def test_it_reads_a_session_of_a_run_that_was_resumed(
+    printed: tuple[str, ...],
+    durable: Call,
+    write: Write,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither the runtime's notes nor what was cut off disturb it."""
+    file = write(RESUMED)
+    assert durable("run", file, "hi", "--session", "s1").status == 130
+    assert durable("resume", file).status == 0
+    path = tmp_path / "run.jsonl"
+    what, *options = printed
+    path.write_text(durable("sessions", what, "s1", *options).out, "utf-8")
+    said = [line.split(maxsplit=2) for line in invoke(path).stdout.splitlines()]
+    assert [what for _, who, what in said if who in "ab"] == ["a says", "b says"]
+    monkeypatch.undo()  # exploring brings a clock of its own
+    ended = invoke(path, "--explore")
+    assert ended.exit_code == 1
+    assert "k: 'b' was recorded, and now it is 'a'" in ended.stdout
 
 
 def test_it_is_a_command_of_the_command_line(call: Call) -> None:

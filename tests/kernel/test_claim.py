@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from parallel_agent import (
+    Agent,
     FunctionAgent,
     InMemorySessionService,
     InvocationContext,
+    ParallelAgent,
     Result,
     RunConfig,
     Runner,
@@ -64,7 +66,7 @@ def works(diary: Diary, seconds: float = 1.0, clean_up: float = 0.0) -> Function
     return agent(work, name="works")
 
 
-def runner_of(tree: FunctionAgent, service: SessionService, **options: Any) -> Runner:
+def runner_of(tree: Agent, service: SessionService, **options: Any) -> Runner:
     return Runner(tree, app_name="app", session_service=service, **options)
 
 
@@ -496,6 +498,32 @@ async def test_a_run_whose_store_fails_is_left_to_be_resumed_however_its_tree_ha
     service = Fails()
     runner = runner_of(emits, service, resumable=True)
     with pytest.raises(OSError, match="disk"):
+        await runner.run("one", session_id="s")
+    assert [one.status for one in await runner.unfinished()] == ["interrupted"]
+
+
+async def test_a_run_cancelled_from_outside_while_its_reader_records_is_left_to_be_resumed(
+    autojump_clock: MockClock,
+) -> None:
+    """The tree has ended by then: the scope around the block is around its tasks, too."""
+
+    class Slow(LeasingService):
+        async def append(self, key: SessionKey, events: Any, **options: Any) -> None:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(2)
+            await super().append(key, events, **options)
+
+    @agent
+    async def ends(ctx: InvocationContext) -> None:
+        """Its end is what is recorded."""
+
+    @agent
+    async def waits(ctx: InvocationContext) -> None:
+        await trio.sleep_forever()
+
+    service = Slow()
+    runner = runner_of(ParallelAgent("fan", [ends, waits]), service, resumable=True)
+    with trio.move_on_after(3):  # what the start records takes 2
         await runner.run("one", session_id="s")
     assert [one.status for one in await runner.unfinished()] == ["interrupted"]
 

@@ -13,12 +13,14 @@ from trio.testing import MockClock
 from parallel_agent import (
     Agent,
     EffectUnknownError,
+    InMemorySessionService,
     InvocationContext,
     LoopAgent,
     ParallelAgent,
     RequestError,
     Retry,
     Run,
+    Runner,
     SequentialAgent,
     UnstorableError,
     UsageError,
@@ -217,7 +219,7 @@ async def test_two_tasks_cannot_do_it_at_the_same_time(autojump_clock: MockClock
 async def test_a_result_without_a_json_form_has_happened_all_the_same(
     autojump_clock: MockClock,
 ) -> None:
-    assert await results(object, lambda: 1) == [UnstorableError, EffectUnknownError]
+    assert await results(object, lambda: 1) == [UnstorableError, UnstorableError]
 
 
 async def test_a_result_is_a_value_that_cannot_change(autojump_clock: MockClock) -> None:
@@ -414,3 +416,77 @@ async def test_an_effect_of_a_run_that_was_refused_has_happened(autojump_clock: 
 async def test_an_ordinary_run_records_nothing_of_it(autojump_clock: MockClock) -> None:
     told = await play(payer(World()), resumable=False)
     assert [event.text for event in told.log] == ["hi", "paid 1", "after"]
+
+
+# -------------------------------------------------------------------------- an end that is unknown
+
+
+def unsure(world: World, on_unknown: Any) -> Agent:
+    """Something fails while it is done, so that nobody knows; a sibling has ended, one has not."""
+
+    @agent
+    async def pays(ctx: InvocationContext) -> Yields:
+        if on_unknown == "raise":
+            with trio.move_on_after(1):
+                await ctx.once("pay", trio.sleep_forever)
+        yield await ctx.once("pay", world.pay, on_unknown=on_unknown)
+
+    @agent
+    async def quick(ctx: InvocationContext) -> str:
+        return "quick"
+
+    @agent
+    async def slow(ctx: InvocationContext) -> str:
+        await trio.sleep(5)
+        return "slow"
+
+    return ParallelAgent("fan", [pays, quick, slow])
+
+
+async def test_a_run_that_ends_because_an_effect_is_unknown_is_left_to_be_resumed(
+    autojump_clock: MockClock,
+) -> None:
+    world = World()
+    service = InMemorySessionService()
+    first = Runner(unsure(world, "raise"), session_service=service, resumable=True)
+    with pytest.raises(EffectUnknownError, match="left to be resumed"):
+        await first.run("hi", session_id="s")
+    with pytest.raises(EffectUnknownError):
+        await first.resume("s")
+    (left,) = await first.unfinished()
+    assert left.status == "interrupted"
+    mended = Runner(unsure(world, lambda: "looked"), session_service=service, resumable=True)
+    result = await mended.resume("s")
+    assert result.output == {"pays": "looked", "quick": "quick", "slow": "slow"}
+    assert await mended.unfinished() == []
+
+
+async def test_a_result_that_cannot_be_recorded_is_not_made_again(
+    autojump_clock: MockClock,
+) -> None:
+    made: list[object] = []
+
+    def odd() -> object:
+        made.append(object())
+        return made[-1]
+
+    @agent(retry=Retry(3, initial_delay=0.0))
+    async def pays(ctx: InvocationContext) -> Yields:
+        yield await ctx.once("pay", odd, on_unknown="retry")
+
+    with pytest.raises(UnstorableError, match=r"ctx.once\('pay'\) in pays, which has happened"):
+        await Runner(pays, resumable=True).run("hi")
+    assert len(made) == 1
+
+
+async def test_what_to_do_about_an_unknown_end_is_checked_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    @agent
+    async def pays(ctx: InvocationContext) -> Yields:
+        wrong: Any = "redo"
+        await ctx.once("pay", lambda: 1, on_unknown=wrong)
+        yield "paid"
+
+    with pytest.raises(RequestError, match="on_unknown is"):
+        await Runner(pays).run("hi")
