@@ -472,7 +472,8 @@ async def test_a_result_that_cannot_be_recorded_is_not_made_again(
 
     @agent(retry=Retry(3, initial_delay=0.0))
     async def pays(ctx: InvocationContext) -> Yields:
-        yield await ctx.once("pay", odd, on_unknown="retry")
+        await ctx.once("pay", odd, on_unknown="retry")
+        yield "paid"
 
     with pytest.raises(UnstorableError, match=r"ctx.once\('pay'\) in pays, which has happened"):
         await Runner(pays, resumable=True).run("hi")
