@@ -37,16 +37,12 @@ from parallel_agent.notes import (
     note_origin,
     note_other,
 )
+from parallel_agent.outcomes import outcome_of, record_of
 from parallel_agent.post import put_back
 from parallel_agent.questions import ask
 from parallel_agent.subtree import cancel_subtree, seal_subtree, stop_starting
-from session.actions import BranchOutcome, EventActions
-from session.event import Event
 
 __all__ = ["Crew", "Task", "note_trouble"]
-
-RECORDED_IN_FULL: Final = 10_000
-"""A fan-out with more branches than this records only those that did not complete."""
 
 CHOICES: Final[Any] = Literal["retry", "skip", "abort"]
 """What a person may choose when a branch has failed; see `parallel_agent.barrier.Escalate`."""
@@ -150,9 +146,19 @@ class Crew:
             child.barren = True
         return child
 
-    @enable_ki_protection
     async def watch(self, position: int, child: Activation) -> None:
         """Run one branch to its end, and do about it what the barrier says."""
+        try:
+            await self._watch(position, child)
+        finally:
+            self.let_go(child)
+
+    def let_go(self, child: Activation) -> None:
+        """Count a branch no longer among those that run: nobody is to wait for it."""
+        self._live.pop(child, None)
+
+    @enable_ki_protection
+    async def _watch(self, position: int, child: Activation) -> None:
         since: float | None = None
         while True:
             await activate(child)
@@ -387,7 +393,7 @@ class Crew:
     async def record(self, outcomes: list[Outcome]) -> BaseException | None:
         """Record the outcomes; return what kept them from being recorded, if something did."""
         try:
-            await self.owner.emit(_record(outcomes))
+            await self.owner.emit(record_of(outcomes))
         except (trio.Cancelled, Exception) as exc:  # noqa: BLE001  # the caller raises it, or notes it
             # Something of the branches' may still be on its way.
             self.owner.lane.unsettled = True
@@ -467,33 +473,3 @@ def note_trouble(error: BaseException, trouble: BaseException | None) -> None:
     """Note on ``error`` what kept the outcomes from being recorded, if that is worth it."""
     if isinstance(trouble, Exception) and not isinstance(trouble, RunEndedError):
         note_clean_up(error, trouble)
-
-
-def outcome_of(child: Activation) -> Outcome:
-    """Return how an activation has ended."""
-    place = child.place
-    return Outcome(
-        name=child.agent.name if place.number is None else f"{child.agent.name}@{place.number}",
-        path=place.path,
-        status=child.status,
-        error=child.error,
-        own=child.own,
-        output=child.output if child.status is Status.COMPLETED else None,
-        attempts=place.own_attempt if child.was_started else 0,
-        duration=child.duration,
-    )
-
-
-def _record(outcomes: list[Outcome]) -> Event:
-    recorded: list[BranchOutcome] = []
-    in_full = len(outcomes) <= RECORDED_IN_FULL
-    for outcome in outcomes:
-        if not in_full and outcome.status is Status.COMPLETED:
-            continue
-        kind, message = (None, None) if outcome.error is None else describe(outcome.error)
-        recorded.append(
-            BranchOutcome(
-                outcome.name, str(outcome.status), kind, message, outcome.attempts, outcome.duration
-            )
-        )
-    return Event(actions=EventActions(outcomes=tuple(recorded)))

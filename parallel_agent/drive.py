@@ -192,8 +192,10 @@ async def _activate(activation: Activation) -> None:
     replay = activation.invocation.replay
     if replay is not None and replay.settle(activation):
         return
-    error, corrupted = await _run(activation)
-    activation.stop()
+    try:
+        error, corrupted = await _run(activation)
+    finally:
+        activation.stop()
     step, failure = await judge(activation, error, corrupted=corrupted)
     if failure is not None:
         await _note_failure(activation, failure)

@@ -229,14 +229,17 @@ class FanOut:
     @enable_ki_protection
     async def _watch(self, position: int, handle: Handle, child: Activation) -> None:
         due = self._due.get(child)
-        if due is not None:
-            for other, before in sorted(self._due.items(), key=itemgetter(1)):
-                if before < due:
-                    await self._crew.weighed(other)
-            if due[1]:
-                self._crew.seal(child)
-        await self._crew.watch(position, child)
-        self._due.pop(child, None)
+        try:
+            if due is not None:
+                for other, before in sorted(self._due.items(), key=itemgetter(1)):
+                    if before < due:
+                        await self._crew.weighed(other)
+                if due[1]:
+                    self._crew.seal(child)
+            await self._crew.watch(position, child)
+        finally:
+            self._due.pop(child, None)
+            self._crew.let_go(child)
         outcome = self._crew.outcomes[position]
         handle._outcome = outcome  # noqa: SLF001  # a handle and its block are one thing
         handle._ended.set()  # noqa: SLF001

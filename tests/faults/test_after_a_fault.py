@@ -35,6 +35,9 @@ NEVER_RELEASED = (
 ENOUGH = 3
 """How many other workloads pass a site at which faults in durable runs say nothing new."""
 
+TRIES = 20
+"""Some sites are passed or not as the scheduler takes the tasks."""
+
 HORIZON = 1_000.0
 """Virtual seconds after which a run that has not ended never will."""
 
@@ -201,6 +204,11 @@ PLACES = [
 @leaves_agents_open
 @pytest.mark.parametrize(("name", "when"), PLACES)
 def test_the_session_serves_the_next_run_after_a_fault_in_the_middle(name: str, when: str) -> None:
+    assert any(_happens(name, when) for _ in range(TRIES))
+
+
+def _happens(name: str, when: str) -> int:
+    """Inject faults at a site, and check what comes after; return how often that was."""
     happened = 0
     passing = [workload for workload, passes in PASSES.items() if name in passes]
     for number, workload in enumerate(passing):
@@ -208,7 +216,7 @@ def test_the_session_serves_the_next_run_after_a_fault_in_the_middle(name: str, 
         if workload not in DURABLE_WORKLOADS or number < ENOUGH:
             for nth in {1, 1 + passes[name] // 2}:
                 happened += _serves_the_next_run(Injected(workload, SITES[name], when, nth))
-    assert happened
+    return happened
 
 
 def test_a_log_with_a_gap_would_be_found() -> None:

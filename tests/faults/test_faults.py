@@ -32,6 +32,8 @@ AFTER_THE_END = (
 ENOUGH = 3
 """How many other workloads pass a site at which faults in durable runs say nothing new."""
 
+TRIES = 20
+
 HORIZON = 60.0
 """Seconds (virtual ones, nearly always) after which a run that has not ended never will."""
 
@@ -160,6 +162,12 @@ async def test_a_return_of_what_is_said_never_to_return_would_be_found() -> None
 @leaves_agents_open
 @pytest.mark.parametrize(("site", "when"), CASES, ids=[f"{w} {s.name}" for s, w in CASES])
 def test_a_fault_ends_the_run_and_shows(site: Site, when: str) -> None:
+    # Some sites are passed or not as the scheduler takes the tasks.
+    assert any(_hits(site, when) for _ in range(TRIES))
+
+
+def _hits(site: Site, when: str) -> int:
+    """Inject a fault wherever workloads pass the site; return how often that was."""
     hit = 0
     for workload in PASSING[site.name]:
         for nth in (1, 2, 5):
@@ -171,7 +179,7 @@ def test_a_fault_ends_the_run_and_shows(site: Site, when: str) -> None:
             assert ended.tasks_left == 0, (workload, nth)
             assert shows(ended), (workload, nth, ended)
             assert not any(isinstance(e, trio.TrioInternalError) for e in leaves_of(ended.error))
-    assert hit
+    return hit
 
 
 @leaves_agents_open

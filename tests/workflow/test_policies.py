@@ -41,7 +41,7 @@ from parallel_agent import (
     Verdict,
     WaitAll,
     agent,
-    crew,
+    outcomes,
 )
 from tests.workflow.trees import Diary, Ended, leaf, leaves, run_tree, run_virtual, texts
 from tests.workflow.trees import Escalate as Stop
@@ -312,8 +312,8 @@ def test_outcomes_can_be_read_inside_and_outside_after_a_failure(policy: Barrier
 def test_more_branches_than_are_recorded_in_full_record_those_that_did_not_complete(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert crew.RECORDED_IN_FULL == 10_000
-    monkeypatch.setattr(crew, "RECORDED_IN_FULL", 2)
+    assert outcomes.RECORDED_IN_FULL == 10_000
+    monkeypatch.setattr(outcomes, "RECORDED_IN_FULL", 2)
     members = [leaf("a", "x"), leaf("b", ValueError("x")), leaf("c", "x")]
     ended = run_tree(fan(BestEffort(), *members))
     recorded = ended.delivered[-1].actions.outcomes
