@@ -79,6 +79,11 @@ def _passes() -> dict[Workload, dict[str, int]]:
             FAULTS.passed.clear()
             trio.run(workload, PA, SESSION, clock=MockClock(autojump_threshold=0))
             passes[workload] = dict(FAULTS.passed)
+    for _ in range(TRIES):
+        for workload in DURABLE_WORKLOADS:
+            FAULTS.passed.clear()
+            trio.run(workload, PA, SESSION, clock=MockClock(autojump_threshold=0))
+            passes[workload] = dict(FAULTS.passed) | passes[workload]
     return passes
 
 
@@ -195,7 +200,7 @@ def test_the_session_serves_the_next_run_after_a_fault_at_any_pass(injected: Inj
 
 PLACES = [
     pytest.param(name, when, id=f"{when} {name}")
-    for name in sorted({name for passes in PASSES.values() for name in passes})
+    for name in sorted(SITES)
     for when in _whens(SITES[name])
     if _can_go_on(SITES[name], when)
 ]
@@ -204,7 +209,8 @@ PLACES = [
 @leaves_agents_open
 @pytest.mark.parametrize(("name", "when"), PLACES)
 def test_the_session_serves_the_next_run_after_a_fault_in_the_middle(name: str, when: str) -> None:
-    assert any(_happens(name, when) for _ in range(TRIES))
+    if any(name in passes for passes in PASSES.values()):  # not one of those in real time
+        assert any(_happens(name, when) for _ in range(TRIES))
 
 
 def _happens(name: str, when: str) -> int:
