@@ -79,7 +79,7 @@ def _passes() -> dict[Workload, dict[str, int]]:
             FAULTS.passed.clear()
             trio.run(workload, PA, SESSION, clock=MockClock(autojump_threshold=0))
             passes[workload] = dict(FAULTS.passed)
-    for _ in range(TRIES):
+    for _ in range(TRIES // 4):
         for workload in DURABLE_WORKLOADS:
             FAULTS.passed.clear()
             trio.run(workload, PA, SESSION, clock=MockClock(autojump_threshold=0))
