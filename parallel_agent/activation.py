@@ -251,6 +251,14 @@ class Activation(KeepsOutput):
         if above is not None:
             above.escalated = True
 
+    @property
+    def root(self) -> Activation:
+        """The activation of the tree's root: this one, or the outermost above it."""
+        top = self
+        while top.parent is not None:
+            top = top.parent
+        return top
+
     def whom_it_ends(self) -> list[Activation]:
         """Return the siblings that an escalating event of its own ends."""
         return [] if self.crew is None else self.crew.others(self)

@@ -37,10 +37,7 @@ from typing import (
 )
 
 from parallel_agent.context import InvocationContext
-from parallel_agent.errors import (
-    AgentFunctionError,
-    TreeError,
-)
+from parallel_agent.errors import AgentFunctionError, TreeError
 from parallel_agent.limiter import Limiter
 from parallel_agent.retry import Retry
 from session.content import Content

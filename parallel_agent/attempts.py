@@ -15,21 +15,10 @@ import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
 from parallel_agent.activation import Activation
-from parallel_agent.errors import (
-    AgentTimeoutError,
-    RunEndedError,
-)
+from parallel_agent.errors import AgentTimeoutError, RunEndedError
 from parallel_agent.invocation import IdleWatch
-from parallel_agent.judge import (
-    after_cancellation,
-    cancelled_here,
-    escaped,
-    split_cancellation,
-)
-from parallel_agent.notes import (
-    holds,
-    note_clean_up,
-)
+from parallel_agent.judge import after_cancellation, cancelled_here, escaped, split_cancellation
+from parallel_agent.notes import holds, note_clean_up
 from parallel_agent.overlay import State
 from parallel_agent.perform import perform
 from parallel_agent.post import put_back

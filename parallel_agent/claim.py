@@ -20,15 +20,9 @@ from weakref import WeakKeyDictionary
 import attrs
 import trio
 
-from session.errors import (
-    LeaseLostError,
-    SessionBusyError,
-    SessionError,
-)
+from session.errors import LeaseLostError, SessionBusyError, SessionError
 from session.lease import Lease, Unfinished
-from session.service import (
-    SessionService,
-)
+from session.service import SessionService
 from session.session import SessionKey
 
 if TYPE_CHECKING:

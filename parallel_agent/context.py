@@ -323,10 +323,7 @@ class InvocationContext(StoredContext):
         activation = self._running()
         await checkpoint()
         self._note("message")
-        root = activation
-        while root.parent is not None:
-            root = root.parent
-        return send(root, content, to, author=activation.agent.name)
+        return send(activation.root, content, to, author=activation.agent.name)
 
     @overload
     async def request_input(

@@ -23,20 +23,10 @@ from parallel_agent.agent import Agent
 from parallel_agent.barrier import Barrier, Outcome, Tally, Verdict, failure_despite, had_failed
 from parallel_agent.branch import Branch, Place
 from parallel_agent.drive import activate, can_be_noted, pass_on, suspend
-from parallel_agent.errors import (
-    FanOutError,
-    RunEndedError,
-)
+from parallel_agent.errors import FanOutError, RunEndedError
 from parallel_agent.lane import Lane
 from parallel_agent.lifecycle import Status
-from parallel_agent.notes import (
-    describe,
-    holds,
-    members,
-    note_clean_up,
-    note_origin,
-    note_other,
-)
+from parallel_agent.notes import describe, holds, members, note_clean_up, note_origin, note_other
 from parallel_agent.outcomes import outcome_of, record_of
 from parallel_agent.post import put_back
 from parallel_agent.questions import ask

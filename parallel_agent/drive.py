@@ -29,12 +29,7 @@ from parallel_agent.errors import (
 )
 from parallel_agent.judge import cancelled_here, failed_of_itself, judge, split_cancellation
 from parallel_agent.lifecycle import Status, Step, advance
-from parallel_agent.notes import (
-    holds,
-    note_mix_up,
-    note_origin,
-    note_plugin,
-)
+from parallel_agent.notes import holds, note_mix_up, note_origin, note_plugin
 from parallel_agent.perform import perform
 
 __all__ = [

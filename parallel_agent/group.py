@@ -31,18 +31,12 @@ from parallel_agent.barrier import Barrier, Outcome
 from parallel_agent.branch import Branch
 from parallel_agent.crew import Crew, Task, note_trouble
 from parallel_agent.drive import pass_on, raise_unless_left_open, suspend
-from parallel_agent.errors import (
-    BranchCancelledError,
-    FanOutError,
-    RunEndedError,
-)
+from parallel_agent.errors import BranchCancelledError, FanOutError, RunEndedError
 from parallel_agent.inputs import given_input
 from parallel_agent.judge import after_cancellation, split_cancellation
 from parallel_agent.lifecycle import Status, checked_reason
 from parallel_agent.limiter import Entrance, Limiter, Slots
-from parallel_agent.notes import (
-    note_other,
-)
+from parallel_agent.notes import note_other
 from parallel_agent.post import send_to
 from session.content import Content
 from session.event import Event

@@ -25,12 +25,10 @@ from parallel_agent.branch import Place
 from parallel_agent.errors import is_about_effect
 from parallel_agent.lane import QUEUED, Lane, Slot
 from parallel_agent.lifecycle import Status
-from parallel_agent.notes import (
-    describe,
-)
+from parallel_agent.notes import describe
 from parallel_agent.shared_state import MISSING, Contributions, Layer, SharedState
 from parallel_agent.stream import Stream
-from session.actions import EventActions
+from session.actions import EventActions, sealed_actions
 from session.event import Event, stamp_actions, stamp_origin
 from session.state import without_temp
 
@@ -138,7 +136,7 @@ class Journal:
                 error = activation.error
                 return isinstance(error, Exception) and not isinstance(error, ExceptionGroup)
             case Status.CANCELLED:
-                return not (activation.lane.sealed or _root(activation).scope.cancel_called)
+                return not (activation.lane.sealed or activation.root.scope.cancel_called)
             case _:
                 return False
 
@@ -183,15 +181,10 @@ class Journal:
         if activation.status is not Status.RUNNING or self.stream.closed:
             activation.refuse()
         event = Event(output=output, actions=EventActions(journal=note, agent_state=agent_state))
-        event.seal()
-        stamp_origin(event, activation.place)
         slot = _Record(activation.lane)
-        slot.event = event
         slot.emitter = activation
         slot.task = current_task()
-        slot.state = QUEUED
-        self.stream.queue.append(slot)
-        self.stream.announce()
+        self._post(activation.lane, activation.place, event, slot)
         idle = activation.idle
         if idle is not None:
             idle.pause()
@@ -255,24 +248,10 @@ def _add(event: Event, note: Mapping[str, Any]) -> None:
         state_delta=event.explicit_delta,
         journal={**(actions.journal or {}), **note},
     )
-    # Sealed by way of an event of its own: what is evolved can change.
-    stamp_actions(event, sealed(noted))
-
-
-def sealed(actions: EventActions) -> EventActions:
-    """Return actions that can no longer change."""
-    holder = Event(actions=actions)
-    holder.seal()
-    return actions
+    stamp_actions(event, sealed_actions(noted))
 
 
 def received_below(activation: Activation) -> Sequence[int]:
     """Return the places in the log of the messages that were received at or below it."""
     inbox = activation.lane.inbox
     return () if inbox is None else inbox.received_by(activation)
-
-
-def _root(activation: Activation) -> Activation:
-    while activation.parent is not None:
-        activation = activation.parent
-    return activation

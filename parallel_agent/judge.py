@@ -19,9 +19,7 @@ from parallel_agent.errors import (
     StreamClosedError,
 )
 from parallel_agent.lifecycle import Step
-from parallel_agent.notes import (
-    members,
-)
+from parallel_agent.notes import members
 
 __all__ = [
     "after_cancellation",

@@ -13,11 +13,7 @@ import attrs
 import trio
 
 from parallel_agent.claim import Claim, OnBusy
-from parallel_agent.errors import (
-    NothingToResumeError,
-    ResponseRefusedError,
-    TreeChangedError,
-)
+from parallel_agent.errors import NothingToResumeError, ResponseRefusedError, TreeChangedError
 from parallel_agent.inputs import to_json
 from parallel_agent.invocation import RunConfig
 from parallel_agent.past import Asked, Past
@@ -28,11 +24,7 @@ from parallel_agent.shape import difference
 from parallel_agent.shared_state import MISSING, SharedState
 from session.actions import EventActions
 from session.content import Content
-from session.errors import (
-    SessionExistsError,
-    SessionNotFoundError,
-    StoreCorruptError,
-)
+from session.errors import SessionExistsError, SessionNotFoundError, StoreCorruptError
 from session.event import USER, Event, Origin, stamp_origin, stamp_timestamp
 from session.request import response_content
 from session.session import Session, SessionKey

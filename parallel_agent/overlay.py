@@ -18,14 +18,7 @@ from parallel_agent.lane import FREE, IN_FLIGHT, Lane, Slot
 from parallel_agent.shared_state import MISSING, Contributions, Layer, SharedState, combined
 from session.actions import EMPTY
 from session.event import Event, stamp_delta
-from session.state import (
-    TEMP_PREFIX,
-    FrozenDict,
-    UnstorableError,
-    check_key,
-    freeze,
-    same,
-)
+from session.state import TEMP_PREFIX, FrozenDict, UnstorableError, check_key, freeze, same
 
 __all__ = ["State"]
 

@@ -20,17 +20,11 @@ from trio.lowlevel import ParkingLot, checkpoint, disable_ki_protection
 from parallel_agent.activation import Activation
 from parallel_agent.barrier import Outcome
 from parallel_agent.context import InvocationContext, activation_of
-from parallel_agent.errors import (
-    EmitError,
-    PluginError,
-    RunEndedError,
-)
+from parallel_agent.errors import EmitError, PluginError, RunEndedError
 from parallel_agent.invocation import Invocation
 from parallel_agent.lane import UNPLACED
 from parallel_agent.lifecycle import Status
-from parallel_agent.notes import (
-    note_plugin,
-)
+from parallel_agent.notes import note_plugin
 from parallel_agent.plugin import DROP_EVENT, Plugin
 from parallel_agent.schema import SchemaError
 from session.actions import EventActions

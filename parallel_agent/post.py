@@ -218,7 +218,7 @@ def send_to(activation: Activation, content: str | Content, *, author: str = USE
     invocation, lane = activation.invocation, activation.lane
     name = "the root branch" if lane.branch.name is None else f"branch {lane.branch.name!r}"
     if not reads(activation):
-        running = _beside_the_root(_running_branches(_root_of(activation)))
+        running = _beside_the_root(_running_branches(activation.root))
         message = f"{name} has ended: nobody is there to read a message ({running})"
         raise MessageRefusedError(message)
     if isinstance(content, str):
@@ -267,12 +267,6 @@ def reads(activation: Activation) -> bool:
     """Whether something that is sent to the branch of ``activation`` may still be read there."""
     lane, stream = activation.lane, activation.invocation.stream
     return activation.status in _LIVE and not (lane.sealed or stream.closed or stream.unread)
-
-
-def _root_of(activation: Activation) -> Activation:
-    while activation.parent is not None:
-        activation = activation.parent
-    return activation
 
 
 def _live(root: Activation) -> Iterator[Activation]:

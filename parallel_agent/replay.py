@@ -207,9 +207,7 @@ class Replay:
     def _refuse(self, activation: Activation, error: ReplayMismatchError) -> None:
         """End the run, with a note that what this execution has recorded is of no account."""
         invocation = activation.invocation
-        root = activation
-        while root.parent is not None:
-            root = root.parent
+        root = activation.root
         root.scope.cancel("a resumed agent has decided otherwise than it had")
         if not self._refused:
             self._refused = True

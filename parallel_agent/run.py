@@ -23,27 +23,14 @@ from parallel_agent.claim import Claim
 from parallel_agent.context import InvocationContext
 from parallel_agent.drive import activate
 from parallel_agent.engine import ENGINE
-from parallel_agent.errors import (
-    PluginError,
-    ReadError,
-)
+from parallel_agent.errors import PluginError, ReadError
 from parallel_agent.handle import RunBlock, RunCore, RunHandle
 from parallel_agent.invocation import Invocation, RunConfig
 from parallel_agent.journal import Journal
 from parallel_agent.lane import Lane
 from parallel_agent.limiter import Limiter
-from parallel_agent.notes import (
-    note_mix_up,
-    note_plugin,
-)
-from parallel_agent.opening import (
-    Opened,
-    Start,
-    open_session,
-    record,
-    reopen_session,
-    start_events,
-)
+from parallel_agent.notes import note_mix_up, note_plugin
+from parallel_agent.opening import Opened, Start, open_session, record, reopen_session, start_events
 from parallel_agent.past import Past
 from parallel_agent.questions import Requests
 from parallel_agent.replay import Replay

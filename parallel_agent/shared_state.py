@@ -15,13 +15,9 @@ from typing import Any, Final, Literal, final
 import attrs
 
 from parallel_agent.branch import NEWEST, Branch, Place
-from parallel_agent.errors import (
-    StateConflictError,
-)
+from parallel_agent.errors import StateConflictError
 from parallel_agent.lane import Slot
-from parallel_agent.notes import (
-    note_reducer,
-)
+from parallel_agent.notes import note_reducer
 from parallel_agent.state_schema import StateSchema
 from session.event import Event, stamp_delta
 from session.session import Session

@@ -34,18 +34,12 @@ from parallel_agent.drive import (
     raise_unless_left_open,
     suspend,
 )
-from parallel_agent.errors import (
-    ReadError,
-    RunEndedError,
-)
+from parallel_agent.errors import ReadError, RunEndedError
 from parallel_agent.invocation import IdleWatch
 from parallel_agent.judge import split_cancellation
 from parallel_agent.lane import UNPLACED
 from parallel_agent.lifecycle import Status
-from parallel_agent.notes import (
-    note_clean_up,
-    note_other,
-)
+from parallel_agent.notes import note_clean_up, note_other
 from session.event import Event, stamp_origin
 
 __all__ = ["ChildEvents", "OpenAgent", "Tap"]

@@ -46,10 +46,7 @@ from session.lease import Lease, UnfinishedRun
 from session.memory import InMemoryMemoryService, MemoryEntry, MemoryService
 from session.portable import SessionFormatError
 from session.request import InputRequest
-from session.service import (
-    SessionInfo,
-    SessionService,
-)
+from session.service import SessionInfo, SessionService
 from session.session import Session, SessionKey, fold
 from session.state import (
     APP_PREFIX,

@@ -34,12 +34,7 @@ from session.lease import (
     check_unfinished,
     check_words,
 )
-from session.service import (
-    SessionInfo,
-    SessionService,
-    check_batch,
-    check_whole,
-)
+from session.service import SessionInfo, SessionService, check_batch, check_whole
 from session.session import Session, SessionKey
 from session.state import APP_PREFIX, USER_PREFIX, check_keys, freeze, without_temp
 from session.watching import PAGE, Bell, Bells, Subscription

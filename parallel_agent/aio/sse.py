@@ -21,14 +21,10 @@ from typing import Any, Final, cast
 
 from parallel_agent.aio.host import HostedEvents
 from parallel_agent.aio.runner import OpenRun, Run
-from parallel_agent.errors import (
-    ReadError,
-)
+from parallel_agent.errors import ReadError
 from parallel_agent.handle import core_of
 from parallel_agent.lifecycle import Status
-from parallel_agent.notes import (
-    describe,
-)
+from parallel_agent.notes import describe
 from parallel_agent.observe.harmless import json_line
 from session.codec import Codec
 from session.event import Event

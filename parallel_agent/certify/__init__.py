@@ -6,13 +6,7 @@ each at another boundary, resumes it, and compares. On the command line: ``paral
 
 from __future__ import annotations
 
-from parallel_agent.certify.certificate import (
-    Again,
-    Boundary,
-    Certificate,
-    CertifyVerdict,
-    Trial,
-)
+from parallel_agent.certify.certificate import Again, Boundary, Certificate, CertifyVerdict, Trial
 from parallel_agent.certify.engine import Progress, certify
 from parallel_agent.certify.errors import CertifyError
 

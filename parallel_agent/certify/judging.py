@@ -9,13 +9,7 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 
-from parallel_agent.certify.certificate import (
-    Again,
-    Boundary,
-    CertifyVerdict,
-    Trial,
-    worst_of,
-)
+from parallel_agent.certify.certificate import Again, Boundary, CertifyVerdict, Trial, worst_of
 
 __all__ = ["Baseline", "Evidence", "judge"]
 

@@ -13,9 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, assert_never, cast
 
-from parallel_agent.notes import (
-    describe,
-)
+from parallel_agent.notes import describe
 from parallel_agent.observe.harmless import harmless, one_line
 from session.actions import BranchOutcome
 from session.content import Content, FunctionCall, FunctionResponse, InlineData, OtherPart, Text

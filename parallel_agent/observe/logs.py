@@ -20,14 +20,9 @@ import trio
 
 from parallel_agent.barrier import Outcome
 from parallel_agent.context import InvocationContext
-from parallel_agent.errors import (
-    PluginError,
-)
+from parallel_agent.errors import PluginError
 from parallel_agent.lifecycle import Status
-from parallel_agent.notes import (
-    describe,
-    members,
-)
+from parallel_agent.notes import describe, members
 from parallel_agent.plugin import Plugin
 from session.event import Event
 

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING
 from parallel_agent.agent import Agent
 from parallel_agent.barrier import Outcome
 from parallel_agent.context import InvocationContext, activation_of
-from parallel_agent.notes import (
-    describe,
-)
+from parallel_agent.notes import describe
 from parallel_agent.observe.progress import Progress
 from parallel_agent.plugin import Plugin
 

@@ -12,14 +12,9 @@ from collections.abc import Awaitable, Callable, Sequence
 import attrs
 
 from parallel_agent.agent import Agent
-from parallel_agent.errors import (
-    EmitError,
-    UncancellableAgentError,
-)
+from parallel_agent.errors import EmitError, UncancellableAgentError
 from parallel_agent.lifecycle import Status
-from parallel_agent.notes import (
-    members,
-)
+from parallel_agent.notes import members
 from parallel_agent.run import Run
 from parallel_agent.runner import Runner
 from parallel_agent.testing.control import Actor

@@ -18,9 +18,7 @@ from typing import Final, final
 import attrs
 
 from parallel_agent.invocation import RunConfig
-from parallel_agent.notes import (
-    describe,
-)
+from parallel_agent.notes import describe
 from parallel_agent.result import Result
 from parallel_agent.run import Run
 from parallel_agent.runner import Runner

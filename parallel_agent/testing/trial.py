@@ -19,9 +19,7 @@ from trio.testing import MockClock
 
 from parallel_agent.agent import Agent
 from parallel_agent.invocation import RunConfig
-from parallel_agent.notes import (
-    members,
-)
+from parallel_agent.notes import members
 from parallel_agent.result import Result
 from parallel_agent.run import Run
 from parallel_agent.runner import Runner

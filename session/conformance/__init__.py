@@ -24,11 +24,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final, TypeAlias
 
 from session.conformance import _appends, _moving, _owners, _sessions, _state, _watching
-from session.conformance._artifacts import (
-    ARTIFACT_CHECKS,
-    ArtifactCheck,
-    check_artifact_service,
-)
+from session.conformance._artifacts import ARTIFACT_CHECKS, ArtifactCheck, check_artifact_service
 from session.conformance._kit import Check, PromiseBrokenError
 from session.service import SessionService
 

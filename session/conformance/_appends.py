@@ -23,14 +23,9 @@ from session.conformance._kit import (
     with_delta,
 )
 from session.content import Content, FunctionCall, InlineData, OtherPart, Text
-from session.errors import (
-    SequenceConflictError,
-    SessionNotFoundError,
-)
+from session.errors import SequenceConflictError, SessionNotFoundError
 from session.event import Event, Origin
-from session.service import (
-    SessionService,
-)
+from session.service import SessionService
 from session.session import fold
 
 CHECKS, _check = collector()

@@ -18,14 +18,9 @@ from session.conformance._kit import (
     make_event,
     with_delta,
 )
-from session.errors import (
-    SessionExistsError,
-    SessionNotFoundError,
-)
+from session.errors import SessionExistsError, SessionNotFoundError
 from session.portable import SessionFormatError
-from session.service import (
-    SessionService,
-)
+from session.service import SessionService
 from session.session import SessionKey
 
 CHECKS, _check = collector()

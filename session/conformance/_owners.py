@@ -29,9 +29,7 @@ from session.errors import (
 )
 from session.event import Event
 from session.lease import Lease, UnfinishedRun
-from session.service import (
-    SessionService,
-)
+from session.service import SessionService
 from session.session import SessionKey
 
 CHECKS, _add = collector()

@@ -21,13 +21,8 @@ from session.conformance._kit import (
     texts_of,
     with_delta,
 )
-from session.errors import (
-    SessionExistsError,
-    SessionNotFoundError,
-)
-from session.service import (
-    SessionService,
-)
+from session.errors import SessionExistsError, SessionNotFoundError
+from session.service import SessionService
 from session.session import SessionKey
 
 CHECKS, _check = collector()

@@ -18,9 +18,7 @@ from session.conformance._kit import (
     with_delta,
 )
 from session.event import Event
-from session.service import (
-    SessionService,
-)
+from session.service import SessionService
 from session.session import SessionKey
 
 CHECKS, _check = collector()

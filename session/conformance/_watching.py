@@ -24,13 +24,9 @@ from session.conformance._kit import (
     numbers_of,
     texts_of,
 )
-from session.errors import (
-    SessionNotFoundError,
-)
+from session.errors import SessionNotFoundError
 from session.event import Event
-from session.service import (
-    SessionService,
-)
+from session.service import SessionService
 from session.session import SessionKey
 from session.watching import PAGE
 

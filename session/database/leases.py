@@ -11,11 +11,7 @@ from typing import Final
 from session.database.rows import name_of, stored_name
 from session.database.transaction import Transaction
 from session.database.work import Work, find_held, order_of
-from session.errors import (
-    LeaseLostError,
-    SessionBusyError,
-    SessionNotFoundError,
-)
+from session.errors import LeaseLostError, SessionBusyError, SessionNotFoundError
 from session.lease import Lease, Unfinished
 from session.session import SessionKey
 

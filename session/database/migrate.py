@@ -18,10 +18,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, column, inspect, select, table
 
 from session.database.schema import VERSION, Schema
-from session.errors import (
-    SchemaVersionError,
-    StoreCorruptError,
-)
+from session.errors import SchemaVersionError, StoreCorruptError
 
 __all__ = ["migrate"]
 

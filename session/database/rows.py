@@ -18,9 +18,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 
 from session.codec import Codec, CodecError
-from session.errors import (
-    StoreCorruptError,
-)
+from session.errors import StoreCorruptError
 from session.event import OURS, Event, stamp_seq
 from session.session import SessionKey
 from session.state import APP_PREFIX, USER_PREFIX, UnstorableError, freeze, without_temp

@@ -32,9 +32,7 @@ from session.database.url import parse_url
 from session.database.watch import Watch
 from session.database.work import Append, Create, Delete, DeleteBefore, Restore, Work
 from session.database.writer import FaultPoints, Writer
-from session.errors import (
-    SessionNotFoundError,
-)
+from session.errors import SessionNotFoundError
 from session.event import Event, stamp_delta, stamp_seq
 from session.lease import (
     Lease,

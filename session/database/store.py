@@ -20,10 +20,7 @@ from session.database.migrate import migrate
 from session.database.rows import Rows
 from session.database.schema import Schema
 from session.database.statements import Statements
-from session.errors import (
-    StoreError,
-    StoreUnavailableError,
-)
+from session.errors import StoreError, StoreUnavailableError
 
 __all__ = ["Durability", "Ear", "Store"]
 

@@ -30,11 +30,7 @@ from session.database.store import Store
 from session.database.transaction import Transaction
 from session.database.watch import Announcer, Watch
 from session.database.work import Work
-from session.errors import (
-    SessionError,
-    StoreError,
-    StoreUnavailableError,
-)
+from session.errors import SessionError, StoreError, StoreUnavailableError
 
 __all__ = ["FaultPoints", "Writer"]
 

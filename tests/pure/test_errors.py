@@ -15,15 +15,8 @@ from hypothesis import strategies as st
 
 import parallel_agent
 from parallel_agent import errors
-from parallel_agent.errors import (
-    AgentError,
-    StateConflictError,
-)
-from parallel_agent.notes import (
-    describe,
-    note_origin,
-    note_other,
-)
+from parallel_agent.errors import AgentError, StateConflictError
+from parallel_agent.notes import describe, note_origin, note_other
 from session import BranchOutcome
 
 # ---------------------------------------------------------------------------------- the tree

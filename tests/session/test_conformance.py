@@ -28,9 +28,7 @@ from session import (
     thaw,
 )
 from session.conformance import CHECKS, Check, PromiseBrokenError, check_session_service
-from session.errors import (
-    SequenceConflictError,
-)
+from session.errors import SequenceConflictError
 from session.event import stamp_delta, stamp_seq, stamp_timestamp
 from tests.session import broken_following, broken_owners
 
