@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar, cast, final
 
 import attrs
@@ -16,9 +15,10 @@ from parallel_agent.past import bare
 from parallel_agent.plugin import Plugin
 from parallel_agent.stored_context import OnUnknown, StoredContext
 from session.event import Event
-from session.lease import Lease, Unfinished, UnfinishedRun
-from session.service import SessionInfo, SessionService
-from session.session import Session, SessionKey
+from session.lease import Lease, Unfinished
+from session.passing import PassingOwner
+from session.service import SessionService
+from session.session import SessionKey
 
 __all__ = ["WatchAgents", "WatchedService", "watch_effects"]
 
@@ -63,15 +63,14 @@ def describe(event: Event) -> str:
 
 
 @final
-class WatchedService(SessionService):
+class WatchedService(PassingOwner):
     """A session service each append of which is a boundary, before, during and after."""
 
     batches = False  # what waits for others depends on the time things take
-    owns = True
 
     def __init__(self, inner: SessionService, points: Points) -> None:
         """Watch ``inner``, which owns sessions."""
-        self._inner = inner
+        super().__init__(inner)
         self._points = points
 
     async def append(
@@ -88,7 +87,7 @@ class WatchedService(SessionService):
         self._points.reach("before", what, path)
         self._points.announce_commit(what, path)
         try:
-            await self._inner.append(key, events, expected_seq=expected_seq, lease=lease)
+            await self.inner.append(key, events, expected_seq=expected_seq, lease=lease)
         finally:
             self._points.committed()
         self._points.reach("after", what, path)
@@ -97,69 +96,14 @@ class WatchedService(SessionService):
         self, key: SessionKey, *, run_id: str, owner: str, resumable: bool = False
     ) -> Lease:
         """A boundary when the session is the run's. The lease needs no renewal: see `child`."""
-        lease = await self._inner.acquire(key, run_id=run_id, owner=owner, resumable=resumable)
+        lease = await self.inner.acquire(key, run_id=run_id, owner=owner, resumable=resumable)
         self._points.reach("after", "taking the session")
         return attrs.evolve(lease, seconds=float("inf"))
 
     async def release(self, lease: Lease, *, unfinished: Unfinished | None = None) -> None:
         """A boundary before it."""
         self._points.reach("before", "giving the session back")
-        await self._inner.release(lease, unfinished=unfinished)
-
-    async def renew(self, lease: Lease) -> str | None:
-        """No boundary."""
-        return await self._inner.renew(lease)
-
-    async def ask_to_stop(self, key: SessionKey, reason: str) -> bool:
-        """No boundary."""
-        return await self._inner.ask_to_stop(key, reason)
-
-    async def unfinished(
-        self, *, app_name: str, user_id: str | None = None
-    ) -> builtins.list[UnfinishedRun]:
-        """No boundary."""
-        return await self._inner.unfinished(app_name=app_name, user_id=user_id)
-
-    async def create(
-        self,
-        *,
-        app_name: str,
-        user_id: str,
-        session_id: str | None = None,
-        state: Mapping[str, Any] | None = None,
-    ) -> Session:
-        """No boundary."""
-        return await self._inner.create(
-            app_name=app_name, user_id=user_id, session_id=session_id, state=state
-        )
-
-    async def get(
-        self,
-        *,
-        app_name: str,
-        user_id: str,
-        session_id: str,
-        num_recent_events: int | None = None,
-        after_sequence: int | None = None,
-        after: float | None = None,
-    ) -> Session | None:
-        """No boundary."""
-        return await self._inner.get(
-            app_name=app_name,
-            user_id=user_id,
-            session_id=session_id,
-            num_recent_events=num_recent_events,
-            after_sequence=after_sequence,
-            after=after,
-        )
-
-    async def list(self, *, app_name: str, user_id: str | None = None) -> list[SessionInfo]:
-        """No boundary."""
-        return await self._inner.list(app_name=app_name, user_id=user_id)
-
-    async def delete(self, *, app_name: str, user_id: str, session_id: str) -> None:
-        """No boundary."""
-        await self._inner.delete(app_name=app_name, user_id=user_id, session_id=session_id)
+        await self.inner.release(lease, unfinished=unfinished)
 
 
 @final

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from parallel_agent.agent import Agent
 from parallel_agent.barrier import Outcome
 from parallel_agent.context import InvocationContext, activation_of
 from parallel_agent.notes import describe
@@ -60,7 +59,7 @@ class Tracker(Plugin):
         # Made when first asked for: a hook of a plugin before this one may have answered for all.
         progress = self._runs.get(ctx.invocation_id)
         if progress is None:
-            progress = Progress(_root_of(ctx), now=self.clock())
+            progress = Progress(activation_of(ctx).root.agent, now=self.clock())
             self._runs[ctx.invocation_id] = progress
         return progress
 
@@ -82,10 +81,3 @@ class Tracker(Plugin):
         with self.lock:
             self.progress_of(ctx).finish(result.status, now=self.clock())
             del self._runs[ctx.invocation_id]
-
-
-def _root_of(ctx: InvocationContext) -> Agent:
-    activation = activation_of(ctx)
-    while activation.parent is not None:
-        activation = activation.parent
-    return activation.agent

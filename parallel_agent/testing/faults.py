@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar, final
 
@@ -10,7 +9,8 @@ from parallel_agent.context import InvocationContext
 from parallel_agent.plugin import Plugin
 from parallel_agent.result import Result
 from session.event import Event
-from session.lease import Lease, Unfinished, UnfinishedRun
+from session.lease import Lease
+from session.passing import PassingOwner
 from session.service import SessionInfo, SessionService
 from session.session import Session, SessionKey
 
@@ -33,7 +33,7 @@ def _checked(fails_at: object) -> int:
 
 
 @final
-class FailingSessionService(SessionService):
+class FailingSessionService(PassingOwner):
     """A session service one call of which fails. The others are passed on, those after it too.
 
     Args:
@@ -67,7 +67,7 @@ class FailingSessionService(SessionService):
         if method not in ("create", "get", "list", "delete", "append"):
             message = f"method is one of a session service, not {method!r:.80}"
             raise ValueError(message)
-        self._inner = inner
+        super().__init__(inner)
         # For each object, what it is for the inner one.
         self.owns = inner.owns  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
         self._fails_at = _checked(fails_at)
@@ -100,7 +100,7 @@ class FailingSessionService(SessionService):
         """Create, or fail."""
         return await self._pass_on(
             "create",
-            lambda: self._inner.create(
+            lambda: self.inner.create(
                 app_name=app_name, user_id=user_id, session_id=session_id, state=state
             ),
         )
@@ -118,7 +118,7 @@ class FailingSessionService(SessionService):
         """Get, or fail."""
         return await self._pass_on(
             "get",
-            lambda: self._inner.get(
+            lambda: self.inner.get(
                 app_name=app_name,
                 user_id=user_id,
                 session_id=session_id,
@@ -131,14 +131,14 @@ class FailingSessionService(SessionService):
     async def list(self, *, app_name: str, user_id: str | None = None) -> list[SessionInfo]:
         """List, or fail."""
         return await self._pass_on(
-            "list", lambda: self._inner.list(app_name=app_name, user_id=user_id)
+            "list", lambda: self.inner.list(app_name=app_name, user_id=user_id)
         )
 
     async def delete(self, *, app_name: str, user_id: str, session_id: str) -> None:
         """Delete, or fail."""
         await self._pass_on(
             "delete",
-            lambda: self._inner.delete(app_name=app_name, user_id=user_id, session_id=session_id),
+            lambda: self.inner.delete(app_name=app_name, user_id=user_id, session_id=session_id),
         )
 
     async def append(
@@ -152,34 +152,8 @@ class FailingSessionService(SessionService):
         """Append, or fail."""
         await self._pass_on(
             "append",
-            lambda: self._inner.append(key, events, expected_seq=expected_seq, lease=lease),
+            lambda: self.inner.append(key, events, expected_seq=expected_seq, lease=lease),
         )
-
-    # Whose a session is: never fails.
-
-    async def acquire(
-        self, key: SessionKey, *, run_id: str, owner: str, resumable: bool = False
-    ) -> Lease:
-        """Acquire."""
-        return await self._inner.acquire(key, run_id=run_id, owner=owner, resumable=resumable)
-
-    async def renew(self, lease: Lease) -> str | None:
-        """Renew."""
-        return await self._inner.renew(lease)
-
-    async def release(self, lease: Lease, *, unfinished: Unfinished | None = None) -> None:
-        """Release."""
-        await self._inner.release(lease, unfinished=unfinished)
-
-    async def ask_to_stop(self, key: SessionKey, reason: str) -> bool:
-        """Ask to stop."""
-        return await self._inner.ask_to_stop(key, reason)
-
-    async def unfinished(
-        self, *, app_name: str, user_id: str | None = None
-    ) -> builtins.list[UnfinishedRun]:
-        """List what is unfinished."""
-        return await self._inner.unfinished(app_name=app_name, user_id=user_id)
 
 
 @final

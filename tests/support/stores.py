@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import trio
 
-from parallel_agent import Event, InMemorySessionService, SessionService
+from parallel_agent import Event, InMemorySessionService
 from session.lease import Lease
-from session.service import SessionInfo
-from session.session import Session, SessionKey
+from session.passing import PassingService
+from session.session import SessionKey
 
 __all__ = ["SlowStore", "StoreFailedError"]
 
@@ -19,7 +18,7 @@ class StoreFailedError(Exception):
     """An append that was told to fail."""
 
 
-class SlowStore(SessionService):
+class SlowStore(PassingService):
     """Keeps sessions in memory, and sleeps in every append, before it takes effect.
 
     Args:
@@ -31,7 +30,7 @@ class SlowStore(SessionService):
 
     def __init__(self, delays: Sequence[float] = (1,), *, fail_at: int | None = None) -> None:
         """Start empty."""
-        self._inner = InMemorySessionService(clock=lambda: 0.0)
+        super().__init__(InMemorySessionService(clock=lambda: 0.0))
         self._delays = tuple(delays)
         self._fail_at = fail_at
         self.batch_sizes: list[int] = []
@@ -51,46 +50,5 @@ class SlowStore(SessionService):
         if self._fail_at is not None and self.asked >= self._fail_at:
             message = f"append {self.asked}"
             raise StoreFailedError(message)
-        await self._inner.append(key, events, expected_seq=expected_seq, lease=lease)
+        await self.inner.append(key, events, expected_seq=expected_seq, lease=lease)
         self.batch_sizes.append(len(events))
-
-    async def create(
-        self,
-        *,
-        app_name: str,
-        user_id: str,
-        session_id: str | None = None,
-        state: Mapping[str, Any] | None = None,
-    ) -> Session:
-        """Create at once."""
-        return await self._inner.create(
-            app_name=app_name, user_id=user_id, session_id=session_id, state=state
-        )
-
-    async def get(
-        self,
-        *,
-        app_name: str,
-        user_id: str,
-        session_id: str,
-        num_recent_events: int | None = None,
-        after_sequence: int | None = None,
-        after: float | None = None,
-    ) -> Session | None:
-        """Get at once."""
-        return await self._inner.get(
-            app_name=app_name,
-            user_id=user_id,
-            session_id=session_id,
-            num_recent_events=num_recent_events,
-            after_sequence=after_sequence,
-            after=after,
-        )
-
-    async def list(self, *, app_name: str, user_id: str | None = None) -> list[SessionInfo]:
-        """List at once."""
-        return await self._inner.list(app_name=app_name, user_id=user_id)
-
-    async def delete(self, *, app_name: str, user_id: str, session_id: str) -> None:
-        """Delete at once."""
-        await self._inner.delete(app_name=app_name, user_id=user_id, session_id=session_id)
