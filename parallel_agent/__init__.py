@@ -36,6 +36,7 @@ from parallel_agent.errors import (  # noqa: E402
     EmitError,
     EscapedCancellationError,
     FanOutError,
+    GraphError,
     HostError,
     InputError,
     MessageRefusedError,
@@ -48,6 +49,7 @@ from parallel_agent.errors import (  # noqa: E402
     ReplayMismatchError,
     RequestError,
     ResponseRefusedError,
+    RouteError,
     RunEndedError,
     StateConflictError,
     StateError,
@@ -59,6 +61,8 @@ from parallel_agent.errors import (  # noqa: E402
     UsageError,
 )
 from parallel_agent.function_agent import FunctionAgent, agent  # noqa: E402
+from parallel_agent.graph.edges import START, Edge, Ordered, Select, Switch  # noqa: E402
+from parallel_agent.graph.guards import Refusal  # noqa: E402
 from parallel_agent.group import FanOut, Handle  # noqa: E402
 from parallel_agent.host import RunHost  # noqa: E402
 from parallel_agent.hosted import HostedEvents, RunInfo  # noqa: E402
@@ -76,7 +80,9 @@ from parallel_agent.schema import Schema, SchemaError, SchemaTypeError  # noqa: 
 from parallel_agent.state_schema import StateKey  # noqa: E402
 from parallel_agent.stored_context import Answered  # noqa: E402
 from parallel_agent.tap import ChildEvents  # noqa: E402
+from parallel_agent.workflow.graph import GraphAgent  # noqa: E402
 from parallel_agent.workflow.loop import LoopAgent  # noqa: E402
+from parallel_agent.workflow.map import MapAgent  # noqa: E402
 from parallel_agent.workflow.parallel import ParallelAgent  # noqa: E402
 from parallel_agent.workflow.sequential import SequentialAgent  # noqa: E402
 from session.actions import EventActions  # noqa: E402
@@ -92,6 +98,7 @@ from session.state import FrozenValueError, UnstorableError  # noqa: E402
 
 __all__ = [
     "DROP_EVENT",
+    "START",
     "ActivationEndedError",
     "Agent",
     "AgentCallback",
@@ -107,6 +114,7 @@ __all__ = [
     "ChildEvents",
     "Content",
     "DropEvent",
+    "Edge",
     "EffectUnknownError",
     "EmitError",
     "Escalate",
@@ -122,6 +130,8 @@ __all__ = [
     "FunctionAgent",
     "FunctionCall",
     "FunctionResponse",
+    "GraphAgent",
+    "GraphError",
     "Handle",
     "HostError",
     "HostedEvents",
@@ -135,11 +145,13 @@ __all__ = [
     "Limiter",
     "LimiterStatistics",
     "LoopAgent",
+    "MapAgent",
     "MemoryEntry",
     "MemoryService",
     "MessageRefusedError",
     "MessageTypeError",
     "NothingToResumeError",
+    "Ordered",
     "Outcome",
     "ParallelAgent",
     "PendingRequest",
@@ -149,11 +161,13 @@ __all__ = [
     "QuorumError",
     "ReadError",
     "RecordedFailureError",
+    "Refusal",
     "ReplayMismatchError",
     "RequestError",
     "ResponseRefusedError",
     "Result",
     "Retry",
+    "RouteError",
     "Run",
     "RunConfig",
     "RunEndedError",
@@ -164,6 +178,7 @@ __all__ = [
     "Schema",
     "SchemaError",
     "SchemaTypeError",
+    "Select",
     "SequentialAgent",
     "SessionService",
     "State",
@@ -172,6 +187,7 @@ __all__ = [
     "StateKey",
     "Status",
     "StreamClosedError",
+    "Switch",
     "Tally",
     "Text",
     "TransferError",

@@ -226,6 +226,11 @@ class Agent:
         return None
 
     @property
+    def output_schema(self) -> Schema[Any] | None:
+        """What its output is, if it says so; None if nobody knows."""
+        return None
+
+    @property
     def needs_input(self) -> bool:
         """Whether it cannot do without an input."""
         return self.input_schema is not None

@@ -35,9 +35,24 @@ class Branch:
     ``forked`` and ``joined`` are ticks of a counter that the run advances at every fork and
     join; ``forked_seq`` is the last sequence number handed out when this branch was forked.
     Written by the fan-out that owns the branch, and by nobody else.
+
+    Of the branches of one graph, who sees whom does not follow from when they happened to end.
+    Such branches have the same ``peers``, each a ``bit``, and ``after``: the bits of those that
+    had to end before it could start.
     """
 
-    __slots__ = ("_name", "depth", "forked", "forked_seq", "joined", "parent", "segment")
+    __slots__ = (
+        "_name",
+        "after",
+        "bit",
+        "depth",
+        "forked",
+        "forked_seq",
+        "joined",
+        "parent",
+        "peers",
+        "segment",
+    )
 
     def __init__(
         self,
@@ -53,6 +68,8 @@ class Branch:
         self.forked = forked
         self.forked_seq = forked_seq
         self.joined: int | None = None
+        self.peers: object = None
+        self.bit = self.after = 0
         self.depth: int = 0 if parent is None else parent.depth + 1
         self._name: str | None = None
 
@@ -76,8 +93,8 @@ class Branch:
 
         Its own branch: everything. An ancestor: what was handed out when the line to this
         branch was forked. Any other: everything (up to such a fork) once it has joined a branch
-        on this line, if it joined before the fork; `NOTHING` otherwise, in particular while
-        it runs beside this one.
+        on this line, if it joined before the fork, or, of a graph, if this one comes after it;
+        `NOTHING` otherwise, in particular while it runs beside this one.
         """
         mine, theirs = self, writer
         forked_at: Branch | None = None  # the fork through which this line left the common ancestor
@@ -89,6 +106,13 @@ class Branch:
                 theirs, joined_by = theirs.parent or theirs, theirs
             if mine.parent is None and theirs.parent is None and mine is not theirs:
                 return NOTHING  # two runs: nothing in common
+        if (
+            forked_at is not None
+            and forked_at.peers is not None
+            and joined_by is not None
+            and joined_by.peers is forked_at.peers
+        ):
+            return forked_at.forked_seq if forked_at.after & joined_by.bit else NOTHING
         if joined_by is not None and joined_by.joined is None:
             return NOTHING
         if forked_at is None:

@@ -6,7 +6,7 @@ there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import Any, Final, Literal
@@ -293,6 +293,17 @@ class Crew:
             question.cancel(reason)
         return others
 
+    def fail(self, error: Exception) -> None:
+        """End all branches: what starts them cannot go on. The error is raised once they have."""
+        if self.broken is None:
+            self.broken = error
+        self.closed = True
+        self.cancel(f"{self.owner.place.path} cannot go on: {type(error).__name__}")
+
+    def is_asking(self, child: Activation) -> bool:
+        """Return whether a person is being asked what to do about a branch that has failed."""
+        return child in self._asking
+
     def others(self, child: Activation | None) -> list[Activation]:
         """Return the branches that have not ended, but for one."""
         return [
@@ -311,19 +322,23 @@ class Crew:
 
     # When all have ended.
 
-    def join(self, tasks: Sequence[Task]) -> list[Outcome]:
-        """Let the owner see what its branches recorded; return how each of ``tasks`` ended."""
+    def join(self, tasks: Iterable[tuple[int, Task]]) -> list[Outcome]:
+        """Let the owner see what its branches recorded; return how each of ``tasks`` ended.
+
+        ``tasks`` are given with their positions, in the order of declaration.
+        """
         joined = self.owner.invocation.tick()
         for branch in self._branches:
             if branch.joined is None:
                 branch.joined = joined
-        outcomes = [
-            self.outcomes.get(position) or self._unstarted(task)
-            for position, task in enumerate(tasks)
-        ]
-        if self._decider is not None:
-            unstarted = set(range(len(tasks))).difference(self.outcomes)
-            self._excused.update(outcomes[position].path for position in unstarted)
+        outcomes: list[Outcome] = []
+        for position, task in tasks:
+            outcome = self.outcomes.get(position)
+            if outcome is None:
+                outcome = self._unstarted(task)
+                if self._decider is not None:
+                    self._excused.add(outcome.path)
+            outcomes.append(outcome)
         self.owner.invocation.outcomes[self.owner.agent.name] = tuple(outcomes)
         return outcomes
 

@@ -5,12 +5,14 @@ A name says whose doing it was::
     AgentError
     ├── UsageError                  you: the call, the tree or the agent is wrong
     │   ├── TreeError               names, cycles, an agent used twice (at construction)
+    │   │   └── GraphError          edges that make no graph that can run (likewise)
     │   ├── AgentFunctionError      a function that cannot be an agent (at construction)
     │   ├── MessageTypeError        a run was given something that is no message
     │   ├── EmitError               an agent emitted what is no event, or one event twice
     │   ├── StateError              state was used in a way it does not offer
     │   ├── ActivationEndedError    something was done through the context of an ended activation
     │   ├── FanOutError             a fan-out was asked for what it cannot do
+    │   ├── RouteError              a node's output chooses an edge that is not there
     │   ├── HostError               trio where asyncio is needed, or the other way round
     │   ├── InputError              an agent was given an input that it does not take
     │   ├── MessageRefusedError     a message to a branch that does not run, or to a full inbox
@@ -55,6 +57,7 @@ __all__ = [
     "EmitError",
     "EscapedCancellationError",
     "FanOutError",
+    "GraphError",
     "HostError",
     "InputError",
     "MessageRefusedError",
@@ -67,6 +70,7 @@ __all__ = [
     "ReplayMismatchError",
     "RequestError",
     "ResponseRefusedError",
+    "RouteError",
     "RunEndedError",
     "StateConflictError",
     "StateError",
@@ -89,6 +93,20 @@ class UsageError(AgentError):
 
 class TreeError(UsageError, ValueError):
     """Agents do not make a tree: bad or duplicate names, a cycle, one agent in two places."""
+
+
+class GraphError(TreeError):
+    """Edges make no graph that can run. Everything that is wrong with them is said at once.
+
+    Attributes:
+        problems: each problem, in a sentence with the names of the nodes.
+    """
+
+    def __init__(self, name: str, problems: Sequence[str]) -> None:
+        """Name the graph, and list the problems."""
+        listed = problems[0] if len(problems) == 1 else "".join(f"\n* {one}" for one in problems)
+        super().__init__(f"graph {name!r} cannot run: {listed}")
+        self.problems = tuple(problems)
 
 
 class AgentFunctionError(UsageError, TypeError):
@@ -153,6 +171,10 @@ class StateConflictError(AgentError):
 
 class FanOutError(UsageError, ValueError):
     """A fan-out was asked for what it cannot do; the message says what to do instead."""
+
+
+class RouteError(UsageError, ValueError):
+    """The output of a node chooses an edge that is not there, or two that exclude each other."""
 
 
 class InputError(UsageError, ValueError):

@@ -73,7 +73,7 @@ async def fan_out(
     except BaseException:
         owner.slots.stay_aside()
         raise
-    outcomes = crew.join(tasks)
+    outcomes = crew.join(enumerate(tasks))
     await crew.answer(outcomes)
     return outcomes
 

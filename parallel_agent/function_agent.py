@@ -14,7 +14,7 @@ import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Protocol, TypeAlias, Unpack, final, get_type_hints, overload
+from typing import Any, Protocol, TypeAlias, Unpack, final, get_args, get_type_hints, overload
 
 import trio
 
@@ -115,6 +115,18 @@ class FunctionAgent(Agent):
                 "what it names must be defined in the module, and not inside a function"
             )
             raise AgentFunctionError(message) from None
+
+    @property
+    def output_schema(self) -> Schema[Any] | None:
+        """What the function says it returns; None if it yields, or says nothing that is JSON."""
+        if self.run_shape == "generator":
+            return None
+        try:
+            hints = get_type_hints(inspect.unwrap(_unwrapped(self._function)), include_extras=True)
+            returned = hints.get("return", Any)
+            return None if _is_event(returned) else Schema(returned)
+        except (NameError, SchemaTypeError):
+            return None
 
     @property
     def needs_input(self) -> bool:
@@ -263,6 +275,11 @@ def _name_of(function: object) -> str:
     while isinstance(function, functools.partial):
         function = function.func
     return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _is_event(returned: Any) -> bool:
+    """Return whether an annotation allows an event or content, whose output nobody knows."""
+    return returned in (Event, Content) or any(map(_is_event, get_args(returned)))
 
 
 def _summary(function: object) -> str:

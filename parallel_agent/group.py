@@ -281,7 +281,7 @@ class FanOut:
     # The block's side.
 
     def _close(self) -> list[Outcome]:
-        outcomes = self._crew.join([handle._task for handle in self._handles])  # noqa: SLF001
+        outcomes = self._crew.join(enumerate(handle._task for handle in self._handles))  # noqa: SLF001
         self._open = False
         return outcomes
 

@@ -121,7 +121,7 @@ class Journal:
             note["ends"] = paths
         note["duration"] = round(activation.duration, 6)
         completed = activation.status is Status.COMPLETED
-        actions = EventActions(end_of_agent=True, journal=note)
+        actions = EventActions(end_of_agent=True, route=activation.route, journal=note)
         event = Event(output=activation.output if completed else None, actions=actions)
         self._post(activation.lane, activation.place, event)
 

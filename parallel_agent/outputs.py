@@ -25,7 +25,7 @@ __all__ = ["KeepsOutput"]
 class KeepsOutput:
     """The part of `parallel_agent.activation.Activation` that keeps its output."""
 
-    __slots__ = ("_has_output", "_output_key", "_transfer_to", "_written_output", "output")
+    __slots__ = ("_has_output", "_output_key", "_transfer_to", "_written_output", "output", "route")
 
     agent: Agent
     invocation: Invocation
@@ -34,6 +34,7 @@ class KeepsOutput:
     def __init__(self, agent: Agent) -> None:
         """Have no output yet."""
         self.output: Any = None
+        self.route: Any = None
         self._has_output = False
         self._output_key = agent.output_key
         self._transfer_to: Agent | None = None
@@ -54,7 +55,7 @@ class KeepsOutput:
 
     def forget_output(self) -> None:
         """Be without output again, and hand over to nobody: the attempt has failed."""
-        self.output = self._written_output = self._transfer_to = None
+        self.output = self.route = self._written_output = self._transfer_to = None
         self._has_output = False
 
     def restore_output(self, events: Iterable[Event]) -> None:
@@ -78,6 +79,8 @@ class KeepsOutput:
             return
         if event.transfer_to_agent is not None:
             self._transfer_to = find_target(cast("Activation", self), event.transfer_to_agent)
+        if event.route is not None:
+            self.route = event.route
         if event.output is not None:
             self.output = event.output
             self._has_output = True

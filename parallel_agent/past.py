@@ -91,6 +91,7 @@ class Ended:
     duration: float = 0.0
     input: str | None = None
     escalated: str | None = None
+    route: Any = None
     cut_off: bool = False
     parts: list[Event | Ended] = attrs.field(factory=list["Event | Ended"])
 
@@ -321,6 +322,7 @@ class Past:
             duration=journal.get("duration", 0.0),
             input=journal.get("input"),
             escalated=journal.get("escalated"),
+            route=event.route,
         )
         self.received.update(journal.get("received", ()))
         for path in journal.get("ends", ()):

@@ -117,6 +117,7 @@ class Replay:
             if ended.given_up:
                 activation.given_up = activation.error
         activation.output = ended.output
+        activation.route = ended.route
         activation.was_over = True
         _end(activation, ended.status)
         activation.duration = ended.duration
@@ -154,13 +155,17 @@ class Replay:
         """
         found: list[tuple[tuple[int, bool], int]] = []
         for position, name in enumerate(names):
-            path = f"{above}/{name}"
-            ended = self.past.ended(path)
-            if ended is not None:
-                found.append((self._order(ended), position))
-            elif self.has_escalated(path):
-                found.append(((self.past.escalations[path], False), position))
+            order = self.order_of(f"{above}/{name}")
+            if order is not None:
+                found.append((order, position))
         return [position for _, position in sorted(found)]
+
+    def order_of(self, path: str) -> tuple[int, bool] | None:
+        """Return what sorts an activation among those that have ended, or escalated; or None."""
+        ended = self.past.ended(path)
+        if ended is not None:
+            return self._order(ended)
+        return (self.past.escalations[path], False) if self.has_escalated(path) else None
 
     def _order(self, ended: Ended) -> tuple[int, bool]:
         # What a decision has cut off comes after that, whose place in the log it has; and what has

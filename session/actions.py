@@ -66,7 +66,6 @@ KEPT_ACTIONS: Final = frozenset(
         "requestedAuthConfigs",
         "requestedToolConfirmations",
         "rewindBeforeInvocationId",
-        "route",
         "setModelResponse",
         "transferReason",
     }
@@ -149,6 +148,8 @@ class EventActions:
         artifact_delta: artifact names and the version just saved.
         escalate: ends the nearest loop, and the siblings of a parallel's direct child.
         transfer_to_agent: name of the agent to go on with.
+        route: what a graph compares the conditions of the agent's edges with, instead of its
+            output: text, a whole number, True or False, or a list of these.
         skip_summarization: the content is final although it holds a function response.
         end_of_agent: the activation has ended.
         agent_state: what the activation needs to go on from here.
@@ -163,6 +164,7 @@ class EventActions:
     artifact_delta: Mapping[str, int] = attrs.field(factory=dict)
     escalate: bool = False
     transfer_to_agent: str | None = None
+    route: Any = None
     skip_summarization: bool = False
     end_of_agent: bool = False
     agent_state: Mapping[str, Any] | None = None
@@ -235,6 +237,7 @@ def check_actions(actions: Any) -> None:
     if (
         type(actions) is EventActions
         and actions.transfer_to_agent is None
+        and actions.route is None
         and actions.escalate is False
         and actions.skip_summarization is False
         and actions.end_of_agent is False
@@ -247,6 +250,8 @@ def check_actions(actions: Any) -> None:
     if not isinstance(actions, EventActions):
         raise UnstorableError("actions", f"EventActions are needed, not a {type(actions).__name__}")
     check_optional_text(actions.transfer_to_agent, "actions.transfer_to_agent")
+    if actions.route is not None:
+        actions.route = _checked_route(actions.route)
     for name in _FLAGS:
         value = getattr(actions, name)
         if value is False:
@@ -261,6 +266,15 @@ def check_actions(actions: Any) -> None:
     if actions.other:
         check_kept(frozen_mapping(actions.other, "actions.other"), KEPT_ACTIONS, "actions.other")
     _check_ours(actions)
+
+
+def _checked_route(route: Any) -> Any:
+    several = isinstance(route, list | tuple)
+    for one in route if several else [route]:
+        if type(one) not in (str, int, bool):
+            why = f"text, a whole number, True or False is needed, or a list, not {one!r:.80}"
+            raise UnstorableError("actions.route", why)
+    return freeze(list(route) if several else route, "actions.route")
 
 
 def _check_versions(delta: Mapping[str, Any]) -> None:

@@ -289,6 +289,12 @@ class Event:
         return None if actions is None else actions.transfer_to_agent
 
     @property
+    def route(self) -> Any:
+        """``actions.route``, without making the actions."""
+        actions = self._actions
+        return None if actions is None else actions.route
+
+    @property
     def request(self) -> InputRequest | None:
         """The question to a person that this event asks, if it does."""
         content = self._content

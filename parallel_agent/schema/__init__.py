@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from types import NoneType
 from typing import Any, Final, Generic, TypeVar, final, overload
 
+from parallel_agent.schema._clash import kinds_of
 from parallel_agent.schema._problems import SchemaError, SchemaTypeError
 from parallel_agent.schema._recorded import misfit
 from parallel_agent.schema._records import Record
@@ -165,6 +166,11 @@ class Schema(Generic[T]):
         defs = Defs(self._shape)
         schema = self._shape.schema(defs)
         return {**schema, "$defs": defs.schemas} if defs.schemas else schema
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of JSON value that fit, named as in JSON Schema: ``{"array", "null"}``."""
+        return kinds_of(self.json_schema())
 
     def describe(self) -> str:
         """Say in a few words what fits, for a person who is asked for it: ``true or false``."""

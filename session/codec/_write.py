@@ -93,6 +93,8 @@ def _actions_object(actions: EventActions) -> dict[str, Any]:
             "endOfAgent": actions.end_of_agent,
         }
     )
+    if actions.route is not None:
+        stored["route"] = actions.route
     if actions.agent_state is not None:
         stored["agentState"] = actions.agent_state
     return {**stored, **actions.other}

@@ -1,0 +1,87 @@
+"""From edges to a definition: all that is wrong is told in one error.
+
+Pure: no event loop, no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from parallel_agent.agent import Agent, check_agent
+from parallel_agent.errors import GraphError, TreeError
+from parallel_agent.graph.checking import check_exits, check_starts, find_bodies, find_cycle
+from parallel_agent.graph.definition import Definition, define
+from parallel_agent.graph.feeding import check_types
+from parallel_agent.graph.reading import Reader
+
+__all__ = ["build"]
+
+
+def build(
+    name: str, edges: Iterable[Any], nodes: Iterable[Any], guards: Sequence[Any]
+) -> Definition:
+    """Return the definition of the graph ``name``.
+
+    Raises:
+        GraphError: it cannot run; all that is wrong with it is named.
+    """
+    reader = Reader()
+    for position, node in enumerate(_listed(nodes, "nodes", reader.problems)):
+        reader.node(node, f"nodes[{position}]")
+    for position, edge in enumerate(_listed(edges, "edges", reader.problems)):
+        reader.edge(edge, position)
+    agents = reader.agents()
+    reader.problems += _bad_agents(agents, guards)
+    if not agents and not reader.problems:
+        reader.problems.append("it has no nodes: give it edges, or nodes=[...]")
+    definition = define(agents, reader.links, reader.loops, reader.routes())
+    if not reader.problems:
+        cycle = find_cycle(len(agents), definition.links)
+        if cycle:
+            names = [agents[node].name for node in [*cycle, cycle[0]]]
+            reader.problems.append(
+                f"{' -> '.join(names)} comes round without a bound; write the edge that leads "
+                "back with max_times=..."
+            )
+        else:
+            reader.problems += find_bodies(definition)
+            reader.problems += check_starts(definition, reader.started)
+            if not reader.problems:
+                reader.problems += check_exits(definition)
+        reader.problems += check_types(definition)
+    if reader.problems:
+        raise GraphError(name, reader.problems)
+    return definition
+
+
+def _listed(items: Any, what: str, problems: list[str]) -> list[Any]:
+    if isinstance(items, str | AbstractSet | Agent) or not isinstance(items, Iterable):
+        problems.append(f"{what} is a list, not {items!r:.80}")
+        return []
+    return [*items]
+
+
+def _bad_agents(agents: Sequence[Agent], guards: Sequence[Any]) -> list[str]:
+    problems: list[str] = []
+    names = {agent.name for agent in agents}
+    for position, guard in enumerate(guards):
+        try:
+            check_agent(guard, f"guards[{position}]")
+        except TreeError as exc:
+            problems.append(str(exc))
+            continue
+        if guard in agents:
+            problems.append(
+                f"guard {guard.name!r} runs before all nodes, and so has no edges; "
+                "leave them out, or the guard"
+            )
+        elif guard.name in names:
+            problems.append(f"a guard and a node are called {guard.name!r}")
+    for agent in agents:
+        try:
+            check_agent(agent, f"node {agent!r:.80}")
+        except TreeError as exc:
+            problems.append(str(exc))
+    return problems
