@@ -61,6 +61,7 @@ from parallel_agent.errors import (  # noqa: E402
     UsageError,
 )
 from parallel_agent.function_agent import FunctionAgent, agent  # noqa: E402
+from parallel_agent.graph.documents import Document  # noqa: E402
 from parallel_agent.graph.edges import START, Edge, Ordered, Select, Switch  # noqa: E402
 from parallel_agent.graph.guards import Refusal  # noqa: E402
 from parallel_agent.group import FanOut, Handle  # noqa: E402
@@ -113,6 +114,7 @@ __all__ = [
     "BranchCancelledError",
     "ChildEvents",
     "Content",
+    "Document",
     "DropEvent",
     "Edge",
     "EffectUnknownError",

@@ -75,6 +75,7 @@ class Activation(KeepsOutput):
         passed_escalation: ``"own"`` if an event of its own has escalated, ``"below"`` if one
             has passed through it; None if none has.
         crew: the fan-out whose branch it is; None if it runs in place.
+        documents: what it reads of the documents that the nodes of a graph share.
         input: what it was given to work on, a JSON value; None if nothing was (`has_input`);
             its own, and not what its parent works on, if ``own_input``.
         entrance: what it has to pass before it starts, if there is something.
@@ -96,6 +97,7 @@ class Activation(KeepsOutput):
         "children",
         "combined",
         "crew",
+        "documents",
         "duration",
         "entrance",
         "error",
@@ -150,7 +152,9 @@ class Activation(KeepsOutput):
             self.state = State(invocation.shared, lane)
             self.idle: IdleWatch | None = None
             self.input: Any = None if input is NO_INPUT else input
+            self.documents: Mapping[str, str] = {}
         else:
+            self.documents = parent.documents
             self.state = State(invocation.shared, lane, parent.state.layer)
             self.idle = parent.idle
             # A workflow's input is for the agents in it.

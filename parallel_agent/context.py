@@ -142,6 +142,14 @@ class InvocationContext(StoredContext):
         """
         return checked_input(self._activation)
 
+    @property
+    def documents(self) -> Mapping[str, str]:
+        """The documents that this node of a graph reads, by name; see `Document`.
+
+        As they were when the node became ready; of agents below it, as they were for the node.
+        """
+        return self._activation.documents
+
     # Other agents. Writes pending here are recorded before one starts.
 
     async def run_agent(self, agent: Agent, input: Any = NO_INPUT) -> Any:

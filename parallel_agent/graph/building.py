@@ -5,6 +5,7 @@ Pure: no event loop, no clock.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
@@ -13,6 +14,7 @@ from parallel_agent.agent import Agent, check_agent
 from parallel_agent.errors import GraphError, TreeError
 from parallel_agent.graph.checking import check_exits, check_starts, find_bodies, find_cycle
 from parallel_agent.graph.definition import Definition, define
+from parallel_agent.graph.documents import Board, infer_links
 from parallel_agent.graph.feeding import check_types
 from parallel_agent.graph.reading import Reader
 
@@ -20,7 +22,12 @@ __all__ = ["build"]
 
 
 def build(
-    name: str, edges: Iterable[Any], nodes: Iterable[Any], guards: Sequence[Any]
+    name: str,
+    edges: Iterable[Any],
+    nodes: Iterable[Any],
+    *,
+    guards: Sequence[Any] = (),
+    documents: Iterable[Any] = (),
 ) -> Definition:
     """Return the definition of the graph ``name``.
 
@@ -32,11 +39,18 @@ def build(
         reader.node(node, f"nodes[{position}]")
     for position, edge in enumerate(_listed(edges, "edges", reader.problems)):
         reader.edge(edge, position)
+    boards: list[Board] = []
+    for position, document in enumerate(_listed(documents, "documents", reader.problems)):
+        board = reader.document(document, position)
+        if board is not None:
+            boards.append(board)
     agents = reader.agents()
     reader.problems += _bad_agents(agents, guards)
     if not agents and not reader.problems:
         reader.problems.append("it has no nodes: give it edges, or nodes=[...]")
-    definition = define(agents, reader.links, reader.loops, reader.routes())
+    routes = reader.routes()
+    reader.problems += _same_twice(boards)
+    definition = define(agents, reader.links, reader.loops, routes, boards)
     if not reader.problems:
         cycle = find_cycle(len(agents), definition.links)
         if cycle:
@@ -46,6 +60,8 @@ def build(
                 "back with max_times=..."
             )
         else:
+            links = [*reader.links, *infer_links(len(agents), reader.links, boards)]
+            definition = define(agents, links, reader.loops, routes, boards)
             reader.problems += find_bodies(definition)
             reader.problems += check_starts(definition, reader.started)
             if not reader.problems:
@@ -61,6 +77,15 @@ def _listed(items: Any, what: str, problems: list[str]) -> list[Any]:
         problems.append(f"{what} is a list, not {items!r:.80}")
         return []
     return [*items]
+
+
+def _same_twice(boards: Iterable[Board]) -> list[str]:
+    counted = Counter(board.document.name for board in boards)
+    kept = Counter(board.document.key for board in boards if board.document.key is not None)
+    twice = [f"two documents are called {name!r}" for name, times in counted.items() if times > 1]
+    return twice + [
+        f"two documents are kept under the state key {key!r}" for key, n in kept.items() if n > 1
+    ]
 
 
 def _bad_agents(agents: Sequence[Agent], guards: Sequence[Any]) -> list[str]:

@@ -147,7 +147,8 @@ def check_starts(definition: Definition, started: set[int]) -> Iterator[str]:
                 f"{definition.nodes[node].name!r} starts with the graph, and waits for another "
                 "node: leave out one of the edges"
             )
-    reached = _reached(sorted(started), definition.outgoing, lambda link: link.target)
+    written = [[link for link in links if not link.inferred] for links in definition.outgoing]
+    reached = _reached(sorted(started), written, lambda link: link.target)
     missing = [agent.name for node, agent in enumerate(definition.nodes) if node not in reached]
     if missing:
         yield (

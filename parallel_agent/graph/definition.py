@@ -75,6 +75,7 @@ class Definition:
         incoming: for each node, the links that lead to it.
         routes: for each node, which of its ways out an output takes.
         back: for each node, the loops whose link leaves it.
+        boards: the documents the nodes share.
     """
 
     nodes: tuple[Agent, ...]
@@ -84,6 +85,7 @@ class Definition:
     incoming: tuple[tuple[Link, ...], ...]
     routes: tuple[Route, ...]
     back: tuple[tuple[Loop, ...], ...]
+    boards: tuple[Any, ...] = ()
 
     def feeding(self, node: int) -> list[Link]:
         """Return the links that lead forward to a node and bring an output."""
@@ -100,8 +102,10 @@ class Definition:
 
     def describe(self) -> list[str]:
         """Return a line for each link, in words: what must not change while a run is resumed."""
+        links = [self._line(link) for link in self.links]
         loops = [self._line(loop.link, f"up to {loop.max_times} times") for loop in self.loops]
-        return [*(self._line(link) for link in self.links), *loops]
+        names = [agent.name for agent in self.nodes]
+        return [*links, *loops, *(board.describe(names) for board in self.boards)]
 
     def _line(self, link: Link, more: str = "") -> str:
         kind = "->" if link.feeds else "before"
@@ -110,7 +114,11 @@ class Definition:
 
 
 def define(
-    nodes: Iterable[Agent], links: Iterable[Link], loops: Iterable[Loop], routes: Iterable[Route]
+    nodes: Iterable[Agent],
+    links: Iterable[Link],
+    loops: Iterable[Loop],
+    routes: Iterable[Route],
+    boards: Iterable[Any] = (),
 ) -> Definition:
     """Put a definition together; where the links belong follows from them."""
     nodes, links, loops = tuple(nodes), tuple(links), tuple(loops)
@@ -123,7 +131,14 @@ def define(
     for loop in loops:
         back[loop.link.source].append(loop)
     return Definition(
-        nodes, links, loops, _frozen(outgoing), _frozen(incoming), tuple(routes), _frozen(back)
+        nodes,
+        links,
+        loops,
+        _frozen(outgoing),
+        _frozen(incoming),
+        tuple(routes),
+        _frozen(back),
+        tuple(boards),
     )
 
 

@@ -29,7 +29,9 @@ from parallel_agent.activation import NO_INPUT, Activation
 from parallel_agent.barrier import Barrier, Outcome
 from parallel_agent.crew import Crew, Task
 from parallel_agent.drive import raise_unless_left_open
+from parallel_agent.errors import StateError
 from parallel_agent.graph.definition import Definition
+from parallel_agent.graph.documents import Board, SharedText
 from parallel_agent.graph.feeding import fed
 from parallel_agent.graph.progress import Progress, Start
 from parallel_agent.graph.routes import Said
@@ -42,8 +44,10 @@ __all__ = ["run_graph"]
 @enable_ki_protection  # an interrupt inside `start_soon` would leave a task that never runs
 async def run_graph(
     owner: Activation, definition: Definition, *, barrier: Barrier, max_concurrency: int | None
-) -> Progress:
-    """Run the nodes of a graph below ``owner``; return what they came to when all have ended.
+) -> Any:
+    """Run the nodes of a graph below ``owner``; return its output when all have ended.
+
+    The documents are then in the state of ``owner``.
 
     Raises:
         BaseException: the failure that ``barrier`` chooses, or what a condition raised.
@@ -69,7 +73,28 @@ async def run_graph(
         owner.slots.stay_aside()
         raise
     await crew.answer(run.close())
-    return run.progress
+    run.keep_documents()
+    return run.output()
+
+
+def first_text(owner: Activation, board: Board) -> str:
+    """Return what a document holds at first.
+
+    Raises:
+        StateError: its key holds no text, or has a reducer.
+    """
+    document = board.document
+    if document.key is None:
+        return document.initial or ""
+    if document.key in owner.invocation.shared.reducers:
+        why = "has a reducer; take that away, or give the document another key"
+    else:
+        held = owner.state.get(document.key, "")
+        if document.initial is not None or isinstance(held, str):
+            return held if document.initial is None else document.initial
+        why = f"holds no text but {held!r:.80}"
+    message = f"document {document.name!r} of graph {owner.agent.name!r}: state[{document.key!r}] "
+    raise StateError(message + why)
 
 
 @attrs.frozen(order=True)
@@ -88,6 +113,9 @@ class _GraphRun:
 
     def __init__(self, crew: Crew, definition: Definition, max_concurrency: int | None) -> None:
         self.progress = Progress(definition)
+        self._documents = [
+            SharedText(board, first_text(crew.owner, board)) for board in definition.boards
+        ]
         self._crew = crew
         self._definition = definition
         self._places = max_concurrency
@@ -115,8 +143,7 @@ class _GraphRun:
         given: Any = NO_INPUT
         try:
             if start.links:
-                outputs = self.progress.outputs
-                plain = fed(self._definition, start.node, start.links, outputs)
+                plain = fed(self._definition, start.node, start.links, start.outputs)
                 given = given_input(plain, agent.name)
         except Exception as exc:  # noqa: BLE001  # raised when all have been joined
             crew.fail(exc)
@@ -126,6 +153,12 @@ class _GraphRun:
         child = crew.fork(task)
         branch = child.lane.branch
         branch.peers, branch.bit, branch.after = self, 1 << position, start.after
+        read = [one for one in self._documents if start.node in one.board.readers]
+        if read:
+            child.documents = {
+                **child.documents,
+                **{one.board.document.name: one.text(start.after) for one in read},
+            }
         self._started.append((start, task))
         return position, child
 
@@ -136,7 +169,11 @@ class _GraphRun:
         if self._places is not None:
             self._places += 1
         route = self._crew.again.get(position, child).route
-        self._decide(self._started[position][0], self._crew.outcomes[position], route)
+        start, outcome = self._started[position][0], self._crew.outcomes[position]
+        for document in self._documents:
+            if outcome.status is Status.COMPLETED:
+                document.write(start.node, 1 << position, start.after, outcome.output)
+        self._decide(start, outcome, route)
         self._dealt_with.add(child)
         self.start()
 
@@ -194,3 +231,18 @@ class _GraphRun:
             enumerate(self._started), key=lambda item: (item[1][0].node, item[1][0].round)
         )
         return self._crew.join((position, task) for position, (_, task) in started)
+
+    def keep_documents(self) -> None:
+        """Write the documents that are kept into the state of the graph's own activation."""
+        for one in self._documents:
+            key = one.board.document.key
+            if key is not None:
+                self._crew.owner.state[key] = one.text()
+
+    def output(self) -> Any:
+        """Return what the graph comes to: of the node that nothing follows, or of several."""
+        definition, outputs = self._definition, self.progress.outputs
+        sinks = definition.sinks
+        if len(sinks) == 1:
+            return outputs.get(sinks[0])
+        return {definition.nodes[node].name: outputs[node] for node in sinks if node in outputs}

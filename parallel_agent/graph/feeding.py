@@ -9,7 +9,7 @@ Pure: no event loop, no clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from parallel_agent.agent import Agent
@@ -23,27 +23,24 @@ __all__ = ["check_types", "fed"]
 Kind = Literal["object", "list", "one"]
 
 
-def fed(
-    definition: Definition, node: int, links: Sequence[Link], outputs: Mapping[int, Any]
-) -> Any:
-    """Return what a node gets, given the links that were taken to it, in order, and all outputs.
+def fed(definition: Definition, node: int, links: Sequence[Link], outputs: Sequence[Any]) -> Any:
+    """Return what a node gets, given the links that were taken to it, and what they bring.
 
     Raises:
         InputError: it takes one output, and there are several.
     """
     if len(definition.feeding(node)) < 2:  # noqa: PLR2004  # no join
-        return outputs[links[0].source]
+        return outputs[0]
     agent = definition.nodes[node]
     names = [definition.nodes[link.source].name for link in links]
-    found = [outputs[link.source] for link in links]
     match _kind(agent):
         case "list":
-            return found
+            return list(outputs)
         case "object":
-            return dict(zip(names, found, strict=True))
+            return dict(zip(names, outputs, strict=True))
         case "one":
-            if len(found) == 1:
-                return found[0]
+            if len(outputs) == 1:
+                return outputs[0]
             message = (
                 f"node {agent.name!r} is fed by {' and '.join(map(repr, names))}, and takes one "
                 "output; annotate its input as list[...] or dict[str, ...] to take them all"

@@ -34,6 +34,7 @@ class Start:
         node: its number.
         round: how often it has started, with this time.
         links: the links that feed it, in the order of declaration.
+        outputs: what they bring.
         after: the activations it comes after, as bits by the order of their start: those that
             had to end before it could start.
     """
@@ -41,6 +42,7 @@ class Start:
     node: int
     round: int
     links: tuple[Link, ...]
+    outputs: tuple[Any, ...]
     after: int
 
 
@@ -48,7 +50,7 @@ class Progress:
     """How far one run of a graph has got.
 
     Attributes:
-        outputs: the newest output of each node that has one.
+        outputs: the output of each node that has completed, in its newest round.
         skipped: the nodes that were not run, because no link to them was taken.
     """
 
@@ -82,7 +84,8 @@ class Progress:
         self._started += 1
         back = self._fed_back.get(node)
         links = sorted(self._fed[node], key=lambda link: link.number) if back is None else [back]
-        return Start(node, self._rounds[node], tuple(links), self._after[node])
+        outputs = tuple(self.outputs[link.source] for link in links)
+        return Start(node, self._rounds[node], tuple(links), outputs, self._after[node])
 
     def completed(self, node: int, said: Said) -> None:
         """Take what a node has said, and the ways out that it chooses.
@@ -114,6 +117,7 @@ class Progress:
 
     def ended(self, node: int) -> None:
         """Settle a node that has not completed: no link of it that feeds is taken."""
+        self.outputs.pop(node, None)
         self._settle([(node, set())])
 
     def _settle(self, settled: list[tuple[int, set[int]]]) -> None:
@@ -148,6 +152,7 @@ class Progress:
             self._ready.append(target)
         else:
             self.skipped.add(target)
+            self.outputs.pop(target, None)
             settled.append((target, set()))
 
     def _go_back(self, loop: Loop) -> None:

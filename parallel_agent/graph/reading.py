@@ -19,6 +19,7 @@ from typing import Any
 
 from parallel_agent.agent import Agent
 from parallel_agent.graph.definition import Link, Loop
+from parallel_agent.graph.documents import Board, Document
 from parallel_agent.graph.edges import ALWAYS, START, Edge, Ordered, Select, Switch
 from parallel_agent.graph.routes import Case, Choice, Condition, Predicate, Route, as_condition
 from session.state import UnstorableError, freeze
@@ -289,6 +290,30 @@ class Reader:
         for chain in (sources, targets):
             for before, after in pairwise(chain):
                 self._link(before, after, feeds=False)
+
+    # Documents.
+
+    def document(self, document: object, position: int) -> Board | None:
+        """Read one item of ``documents``; None if it is none, which is noted."""
+        where = f"documents[{position}]"
+        if not isinstance(document, Document):
+            self.problems.append(f"{where} is {document!r:.80}, which is no Document")
+            return None
+        for option in ("name", "key", "initial"):
+            value = getattr(document, option)
+            if not isinstance(value, str if option == "name" else str | None) or value == "":
+                if option == "initial" and value == "":
+                    continue
+                self.problems.append(f"{option} of {where} is text, not {value!r:.80}")
+        roles: list[frozenset[int]] = []
+        for role in ("writers", "appenders", "readers"):
+            nodes = getattr(document, role)
+            roles.append(frozenset(self._several(nodes, f"{role} of {where}") if nodes else ()))
+        both = roles[0] & roles[1]
+        if both:
+            names = ", ".join(repr(self.names[node]) for node in sorted(both))
+            self.problems.append(f"{names} cannot both write {where} anew and add to it")
+        return Board(document, *roles)
 
     # What they come to.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Unpack, final
+from typing import Unpack, final
 
 import attrs
 
@@ -15,6 +15,7 @@ from parallel_agent.errors import TreeError
 from parallel_agent.fan_out import fan_out
 from parallel_agent.graph.building import build
 from parallel_agent.graph.definition import Definition
+from parallel_agent.graph.documents import Document
 from parallel_agent.graph.edges import EdgeLike, NodeRef
 from parallel_agent.graph.engine import run_graph
 from parallel_agent.graph.guards import refusal_of
@@ -63,6 +64,7 @@ class GraphAgent(Agent):
         edges: chains ``(a, [b, c], d)``, or `Edge`, `Switch`, `Select` and `Ordered`.
         nodes: agents to which, or from which, no edge leads; and those that edges name by text.
         guards: agents that run first.
+        documents: texts that nodes share; see `Document`.
         barrier: what it does when nodes fail; one that waits for all (`FailFast`, `WaitAll`,
             `BestEffort`, `Escalate`, or your own).
         max_concurrency: how many nodes run at a time; None is without limit.
@@ -80,6 +82,7 @@ class GraphAgent(Agent):
         *,
         nodes: Iterable[NodeRef] = (),
         guards: Sequence[Agent] = (),
+        documents: Iterable[Document] = (),
         barrier: Barrier = FailFast(),  # noqa: B008  # a value, and frozen
         max_concurrency: int | None = None,
         **options: Unpack[AgentOptions],
@@ -95,7 +98,7 @@ class GraphAgent(Agent):
             )
             raise TreeError(message)
         guards = tuple(guards)
-        definition = build(name, edges, nodes, guards)
+        definition = build(name, edges, nodes, guards=guards, documents=documents)
         super().__init__(name, [*guards, *definition.nodes], **options)
         self._definition = definition
         self._guards = guards
@@ -140,20 +143,12 @@ class GraphAgent(Agent):
             if refusal is not None:
                 await ctx.emit(Event(output=refusal.to_json()))
                 return
-        definition = self._definition
-        progress = await run_graph(
+        activation.output = await run_graph(
             activation,
-            definition,
+            self._definition,
             barrier=self._barrier,
             max_concurrency=self._max_concurrency,
         )
-        outputs: dict[str, Any] = {
-            definition.nodes[node].name: progress.outputs[node]
-            for node in definition.sinks
-            if node in progress.outputs and node not in progress.skipped
-        }
-        one = len(definition.sinks) == 1
-        activation.output = next(iter(outputs.values()), None) if one else outputs
 
 
 def _check_barrier(name: str, barrier: object) -> None:

@@ -1,0 +1,170 @@
+"""Documents that the nodes of a graph share: who writes, who adds, who reads.
+
+What a document holds for a reader follows from the edges, not from the clock: what was written by
+the nodes that had to end before the reader could start, in an order that they alone decide.
+
+Pure: no event loop, no clock.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import attrs
+
+from parallel_agent.graph.definition import Link
+from parallel_agent.graph.edges import NodeRef
+
+__all__ = ["Board", "Document", "SharedText", "infer_links"]
+
+
+@attrs.frozen(eq=False)
+class Document:
+    """A text that nodes of a graph share: a blackboard.
+
+    What a node puts out is what it writes: text as it is, anything else as JSON, nothing if it
+    has no output. A node waits for those that are declared before it and write what it reads, if
+    no edge orders the two already.
+
+    Args:
+        name: readers find it as ``ctx.documents[name]``.
+        writers: nodes whose output replaces the text.
+        appenders: nodes whose output is added at the end, after a blank line. They come after
+            the writers.
+        readers: nodes that read it. A node may read and write.
+        key: the state key under which it is kept when the graph has completed, and from which it
+            is taken up; None is not at all.
+        initial: what it holds at first; None is what the state holds.
+        chain: nodes that read and write come one after another. Otherwise they run side by side,
+            and do not see what the others of them write.
+    """
+
+    name: str
+    writers: Sequence[NodeRef] = attrs.field(default=(), kw_only=True)
+    appenders: Sequence[NodeRef] = attrs.field(default=(), kw_only=True)
+    readers: Sequence[NodeRef] = attrs.field(default=(), kw_only=True)
+    key: str | None = attrs.field(default=None, kw_only=True)
+    initial: str | None = attrs.field(default=None, kw_only=True)
+    chain: bool = attrs.field(default=True, kw_only=True)
+
+
+@attrs.frozen(eq=False)
+class Board:
+    """A document whose nodes are known by number."""
+
+    document: Document
+    writers: frozenset[int]
+    appenders: frozenset[int]
+    readers: frozenset[int]
+
+    @property
+    def contributors(self) -> frozenset[int]:
+        """All who write or add."""
+        return self.writers | self.appenders
+
+    def pairs(self) -> Iterator[tuple[int, int]]:
+        """Yield who is to come before whom: those who are declared earlier, never later."""
+        readers, both = sorted(self.readers), self.readers & self.contributors
+        for one in sorted(self.contributors):
+            for reader in readers:
+                side_by_side = not self.document.chain and one in both and reader in both
+                if one < reader and not (side_by_side and one in self.appenders):
+                    yield one, reader
+        for writer in sorted(self.writers):
+            yield from ((writer, one) for one in sorted(self.appenders) if writer < one)
+
+    def describe(self, names: Sequence[str]) -> str:
+        """Return it in words, for the shape of a tree."""
+        roles = {"write": self.writers, "add": self.appenders, "read": self.readers}
+        says = [
+            f"{', '.join(names[node] for node in sorted(nodes))} {role}"
+            for role, nodes in roles.items()
+            if nodes
+        ]
+        return f"document {self.document.name}: {'; '.join(says)}"
+
+
+def infer_links(size: int, links: Sequence[Link], boards: Iterable[Board]) -> list[Link]:
+    """Return the links that follow from who writes and who reads, beside those there are.
+
+    Never one that would close a cycle: then an edge says that the reader comes first.
+    """
+    there = {(link.source, link.target) for link in links}
+    inferred: list[Link] = []
+    follow: list[list[int]] = [[] for _ in range(size)]
+    for link in links:
+        follow[link.source].append(link.target)
+    # If all edges lead to what is declared later, no way leads back.
+    leads_back = any(link.target < link.source for link in links)
+    for board in boards:
+        for pair in board.pairs():
+            source, target = pair
+            if pair in there or (leads_back and _leads(follow, target, source)):
+                continue
+            there.add(pair)
+            follow[source].append(target)
+            number = len(links) + len(inferred)
+            inferred.append(Link(number, source, target, feeds=False, inferred=True))
+    return inferred
+
+
+def _leads(follow: Sequence[Sequence[int]], source: int, target: int) -> bool:
+    line, seen = [source], {source}
+    for node in line:
+        for other in follow[node]:
+            if other not in seen:
+                seen.add(other)
+                line.append(other)
+    return target in seen
+
+
+@attrs.frozen(order=True)
+class _Contribution:
+    """What one activation of a node has written.
+
+    In the order in which they count: by how many activations each comes after, then by
+    declaration. Both follow from the edges; and what comes after another counts after it.
+    """
+
+    after: int
+    node: int
+    bit: int = attrs.field(order=False)
+    replaces: bool = attrs.field(order=False)
+    text: str = attrs.field(order=False)
+
+
+class SharedText:
+    """A document while its graph runs."""
+
+    def __init__(self, board: Board, initial: str) -> None:
+        """Begin with ``initial``."""
+        self.board = board
+        self._initial = initial
+        self._written: list[_Contribution] = []
+
+    def write(self, node: int, bit: int, after: int, output: Any) -> None:
+        """Take what the activation ``bit`` of ``node`` has put out, if it is to write that."""
+        if node not in self.board.contributors:
+            return
+        text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
+        if output is not None and text:
+            replaces = node in self.board.writers
+            one = _Contribution(after.bit_count(), node, bit, replaces, text)
+            self._written.append(one)
+
+    def text(self, before: int | None = None) -> str:
+        """Return what it holds for an activation that comes after the bits ``before``.
+
+        Without them: what it holds when all have ended.
+        """
+        text = self._initial
+        for one in sorted(self._written):
+            if before is not None and not one.bit & before:
+                continue
+            if one.replaces or not text.strip():
+                text = one.text
+            else:
+                text = f"{text.rstrip()}\n\n{one.text}"
+        return text
