@@ -7,6 +7,7 @@ A name says whose doing it was::
     │   ├── TreeError               names, cycles, an agent used twice (at construction)
     │   │   └── GraphError          edges that make no graph that can run (likewise)
     │   ├── AgentFunctionError      a function that cannot be an agent (at construction)
+    │   ├── ConfigError             a graph file that cannot be read, or makes no graph
     │   ├── MessageTypeError        a run was given something that is no message
     │   ├── EmitError               an agent emitted what is no event, or one event twice
     │   ├── StateError              state was used in a way it does not offer
@@ -43,9 +44,12 @@ their own types as well.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from parallel_agent.notes import describe, members
+
+if TYPE_CHECKING:
+    from parallel_agent.config.problems import Problem
 
 __all__ = [
     "ActivationEndedError",
@@ -53,6 +57,7 @@ __all__ = [
     "AgentFunctionError",
     "AgentTimeoutError",
     "BranchCancelledError",
+    "ConfigError",
     "EffectUnknownError",
     "EmitError",
     "EscapedCancellationError",
@@ -111,6 +116,23 @@ class GraphError(TreeError):
 
 class AgentFunctionError(UsageError, TypeError):
     """A function cannot be an agent. The message says what shapes can."""
+
+
+class ConfigError(UsageError, ValueError):
+    """A graph file cannot be read, or makes no graph. Everything that was found is said at once.
+
+    Attributes:
+        problems: each problem, with file, line and column; in the order of the file.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        """List the problems, a line for each."""
+        problems = sorted(problems, key=lambda one: (one.file, one.line, one.column))
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = tuple(problems)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.problems,)
 
 
 class MessageTypeError(UsageError, TypeError):

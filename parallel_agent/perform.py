@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import Any, Final, cast
 
@@ -17,9 +18,11 @@ from parallel_agent.activation import Activation
 from parallel_agent.agent import AgentCallback
 from parallel_agent.context import InvocationContext
 from parallel_agent.errors import RunEndedError, UncancellableAgentError
+from parallel_agent.inputs import to_json
 from parallel_agent.judge import cancelled_here, split_cancellation
 from session.content import Content
 from session.event import Event
+from session.state import UnstorableError
 
 __all__ = ["as_result", "perform"]
 
@@ -104,6 +107,10 @@ def as_result(value: Any, *, replaces: bool) -> Event | Content | str:
     """Return the event for what an agent returned: an event, a content, text, or its output.
 
     Text is the output as it stands, unless it is empty or ``replaces`` an output given earlier.
+    Objects with fields become JSON objects.
+
+    Raises:
+        UnstorableError: something in it has no JSON form.
     """
     if isinstance(value, Event):
         return value
@@ -111,7 +118,12 @@ def as_result(value: Any, *, replaces: bool) -> Event | Content | str:
         return Event(value, output=value.text) if replaces else value
     if isinstance(value, str):
         return Event(value, output=value) if replaces or not value else value
-    return Event(output=value)
+    if isinstance(value, AbstractSet):
+        return Event(output=value)  # refused: it would be recorded in the order of the day
+    try:
+        return Event(output=to_json(value))
+    except UnstorableError as error:
+        raise error.under("output") from None
 
 
 @enable_ki_protection

@@ -6,7 +6,7 @@ Pure: no event loop, no clock.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -45,28 +45,25 @@ def build(
         if board is not None:
             boards.append(board)
     agents = reader.agents()
-    reader.problems += _bad_agents(agents, guards)
     if not agents and not reader.problems:
         reader.problems.append("it has no nodes: give it edges, or nodes=[...]")
+    reader.problems += [*_bad_guards(guards, agents), *_same_twice(boards)]
     routes = reader.routes()
-    reader.problems += _same_twice(boards)
     definition = define(agents, reader.links, reader.loops, routes, boards)
-    if not reader.problems:
-        cycle = find_cycle(len(agents), definition.links)
-        if cycle:
-            names = [agents[node].name for node in [*cycle, cycle[0]]]
-            reader.problems.append(
-                f"{' -> '.join(names)} comes round without a bound; write the edge that leads "
-                "back with max_times=..."
-            )
-        else:
-            links = [*reader.links, *infer_links(len(agents), reader.links, boards)]
-            definition = define(agents, links, reader.loops, routes, boards)
-            reader.problems += find_bodies(definition)
-            reader.problems += check_starts(definition, reader.started)
-            if not reader.problems:
-                reader.problems += check_exits(definition)
-        reader.problems += check_types(definition)
+    cycle = find_cycle(len(agents), definition.links)
+    if cycle:
+        names = [agents[node].name for node in [*cycle, cycle[0]]]
+        reader.problems.append(
+            f"{' -> '.join(names)} comes round without a bound; write the edge that leads back "
+            "with max_times=..."
+        )
+    else:
+        links = [*reader.links, *infer_links(len(agents), reader.links, boards)]
+        definition = define(agents, links, reader.loops, routes, boards)
+        wrong = list(find_bodies(definition))
+        reader.problems += wrong or check_exits(definition)
+        reader.problems += check_starts(definition, reader.started)
+    reader.problems += check_types(definition)
     if reader.problems:
         raise GraphError(name, reader.problems)
     return definition
@@ -88,25 +85,18 @@ def _same_twice(boards: Iterable[Board]) -> list[str]:
     ]
 
 
-def _bad_agents(agents: Sequence[Agent], guards: Sequence[Any]) -> list[str]:
-    problems: list[str] = []
+def _bad_guards(guards: Sequence[Any], agents: Sequence[Agent]) -> Iterator[str]:
     names = {agent.name for agent in agents}
     for position, guard in enumerate(guards):
         try:
             check_agent(guard, f"guards[{position}]")
         except TreeError as exc:
-            problems.append(str(exc))
+            yield str(exc)
             continue
         if guard in agents:
-            problems.append(
+            yield (
                 f"guard {guard.name!r} runs before all nodes, and so has no edges; "
                 "leave them out, or the guard"
             )
         elif guard.name in names:
-            problems.append(f"a guard and a node are called {guard.name!r}")
-    for agent in agents:
-        try:
-            check_agent(agent, f"node {agent!r:.80}")
-        except TreeError as exc:
-            problems.append(str(exc))
-    return problems
+            yield f"a guard and a node are called {guard.name!r}"

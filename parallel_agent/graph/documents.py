@@ -25,20 +25,20 @@ class Document:
     """A text that nodes of a graph share: a blackboard.
 
     What a node puts out is what it writes: text as it is, anything else as JSON, nothing if it
-    has no output. A node waits for those that are declared before it and write what it reads, if
-    no edge orders the two already.
+    has no output. Nodes that write come first, then those that add, then those that read, unless
+    edges say otherwise.
 
     Args:
         name: readers find it as ``ctx.documents[name]``.
         writers: nodes whose output replaces the text.
-        appenders: nodes whose output is added at the end, after a blank line. They come after
-            the writers.
-        readers: nodes that read it. A node may read and write.
+        appenders: nodes whose output is added at the end, after a blank line.
+        readers: nodes that read it. A node may read and write, or read and add; such nodes come
+            after those that do not read.
         key: the state key under which it is kept when the graph has completed, and from which it
             is taken up; None is not at all.
         initial: what it holds at first; None is what the state holds.
-        chain: nodes that read and write come one after another. Otherwise they run side by side,
-            and do not see what the others of them write.
+        chain: nodes that read and write come one after another, in the order of declaration.
+            Otherwise they run side by side, and do not see what the others of them write.
     """
 
     name: str
@@ -64,16 +64,17 @@ class Board:
         """All who write or add."""
         return self.writers | self.appenders
 
-    def pairs(self) -> Iterator[tuple[int, int]]:
-        """Yield who is to come before whom: those who are declared earlier, never later."""
-        readers, both = sorted(self.readers), self.readers & self.contributors
-        for one in sorted(self.contributors):
-            for reader in readers:
-                side_by_side = not self.document.chain and one in both and reader in both
-                if one < reader and not (side_by_side and one in self.appenders):
-                    yield one, reader
-        for writer in sorted(self.writers):
-            yield from ((writer, one) for one in sorted(self.appenders) if writer < one)
+    def waits(self) -> Iterator[tuple[int, list[int]]]:
+        """Yield who waits, and for whom: in the order write, add, read and write, read."""
+        both = self.readers & self.contributors
+        ranks = [self.writers - both, self.appenders - both, both, self.readers - both]
+        before: list[int] = []
+        for rank in map(sorted, ranks):
+            for node in rank:
+                yield node, list(before)
+                if rank == sorted(both) and self.document.chain:
+                    before.append(node)
+            before += [node for node in rank if node not in before]
 
     def describe(self, names: Sequence[str]) -> str:
         """Return it in words, for the shape of a tree."""
@@ -96,28 +97,28 @@ def infer_links(size: int, links: Sequence[Link], boards: Iterable[Board]) -> li
     follow: list[list[int]] = [[] for _ in range(size)]
     for link in links:
         follow[link.source].append(link.target)
-    # If all edges lead to what is declared later, no way leads back.
-    leads_back = any(link.target < link.source for link in links)
     for board in boards:
-        for pair in board.pairs():
-            source, target = pair
-            if pair in there or (leads_back and _leads(follow, target, source)):
-                continue
-            there.add(pair)
-            follow[source].append(target)
-            number = len(links) + len(inferred)
-            inferred.append(Link(number, source, target, feeds=False, inferred=True))
+        for target, sources in board.waits():
+            # What is inferred for the target adds nothing to what comes after it: one look.
+            after = _after(follow, target) if sources else ()
+            for source in sources:
+                if source in after or (source, target) in there:
+                    continue
+                there.add((source, target))
+                follow[source].append(target)
+                number = len(links) + len(inferred)
+                inferred.append(Link(number, source, target, feeds=False, inferred=True))
     return inferred
 
 
-def _leads(follow: Sequence[Sequence[int]], source: int, target: int) -> bool:
-    line, seen = [source], {source}
-    for node in line:
-        for other in follow[node]:
+def _after(follow: Sequence[Sequence[int]], node: int) -> set[int]:
+    line, seen = [node], {node}
+    for one in line:
+        for other in follow[one]:
             if other not in seen:
                 seen.add(other)
                 line.append(other)
-    return target in seen
+    return seen
 
 
 @attrs.frozen(order=True)

@@ -17,7 +17,9 @@ from inspect import iscoroutinefunction
 from itertools import pairwise, product
 from typing import Any
 
-from parallel_agent.agent import Agent
+from parallel_agent.agent import Agent, check_agent
+from parallel_agent.context import InvocationContext
+from parallel_agent.errors import TreeError
 from parallel_agent.graph.definition import Link, Loop
 from parallel_agent.graph.documents import Board, Document
 from parallel_agent.graph.edges import ALWAYS, START, Edge, Ordered, Select, Switch
@@ -25,6 +27,16 @@ from parallel_agent.graph.routes import Case, Choice, Condition, Predicate, Rout
 from session.state import UnstorableError, freeze
 
 __all__ = ["Reader"]
+
+
+class _Nobody(Agent):
+    """Stands for a node that is not there."""
+
+    def __init__(self, name: str) -> None:
+        # Not as an agent is made: its name may be none, and it never runs.
+        self._name = name
+
+    async def run(self, ctx: InvocationContext) -> None: ...
 
 
 class Reader:
@@ -61,6 +73,11 @@ class Reader:
     def node(self, ref: object, where: str) -> int | None:
         """Return the number of a node; None if that is no node, which is noted."""
         if isinstance(ref, Agent):
+            try:
+                check_agent(ref, where)
+            except TreeError as exc:
+                self.problems.append(str(exc))
+                return None
             number = self._number(ref.name)
             there = self._agents.setdefault(number, ref)
             if there is not ref and ref.name not in self._twice:
@@ -86,14 +103,17 @@ class Reader:
         return number
 
     def agents(self) -> list[Agent]:
-        """Return the nodes in order, and note the names that are no node's."""
+        """Return the nodes in order, and note the names that are no node's.
+
+        Stand-ins are returned for those, so that the rest can be looked at as well.
+        """
         known = [agent.name for agent in self._agents.values()]
         for number, name in enumerate(self.names):
             if number not in self._agents:
                 near = difflib.get_close_matches(name, known, 1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 self.problems.append(f"there is no node {name!r}{hint}")
-        return [self._agents[number] for number in sorted(self._agents)]
+        return [self._agents.get(number) or _Nobody(name) for number, name in enumerate(self.names)]
 
     def _several(self, refs: object, where: str) -> list[int]:
         if isinstance(refs, AbstractSet | Mapping):
