@@ -343,6 +343,30 @@ async def forks_and_is_resumed(pa: Any, session: Any) -> Any:
     return await runner.resume("s", responses={"asks": "this"})
 
 
+async def follows_edges(pa: Any, session: Any) -> Any:
+    """A graph is gone on with: its nodes end again, as they did; then another is guarded."""
+
+    @pa.agent  # type: ignore[untyped-decorator]  # of the copy
+    async def quick(ctx: Any) -> list[int]:
+        return [1, 2]
+
+    @pa.agent  # type: ignore[untyped-decorator]  # of the copy
+    async def asks(ctx: Any) -> Any:
+        return await ctx.request_input("which?")
+
+    @pa.agent  # type: ignore[untyped-decorator]  # of the copy
+    async def no(ctx: Any) -> bool:
+        return False
+
+    worker = _slow(pa, 1.0)
+    each = pa.MapAgent("each", worker)
+    graph = pa.GraphAgent("graph", [(quick, each), ([each, asks], worker.with_options(name="end"))])
+    guarded = pa.GraphAgent("guarded", nodes=[worker.with_options(name="never")], guards=[no])
+    runner = pa.Runner(pa.SequentialAgent("both", [graph, guarded]), resumable=True)
+    await runner.run("hi", session_id="s", run_config=pa.RunConfig(on_wait="suspend"))
+    return await runner.resume("s", responses={"asks": "this"})
+
+
 DURABLE_WORKLOADS: tuple[Workload, ...] = (
     is_gone_on_with,
     is_resumed_by_its_answers,
@@ -357,4 +381,5 @@ DURABLE_WORKLOADS: tuple[Workload, ...] = (
     is_hosted,
     gives_up,
     forks_and_is_resumed,
+    follows_edges,
 )
