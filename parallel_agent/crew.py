@@ -252,7 +252,7 @@ class Crew:
             child.place.void = True
             put_back(child)
             again = self._adopt(child.agent, child.place.again(), child.lane, child.input)
-            again.entrance = child.entrance
+            again.entrance, again.documents = child.entrance, child.documents
             return again, Verdict.GO_ON, outcome
         if answer == "abort" or how in ("dropped", "nobody"):  # nobody has excused it
             return None, Verdict.CANCEL_REST, outcome

@@ -21,7 +21,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from parallel_agent import GraphAgent, InvocationContext, Runner, Select, agent
+from parallel_agent import Event, GraphAgent, InvocationContext, Runner, Select, agent
 
 DEFAULT = Path(__file__).resolve().parents[2] / "README.md"
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -38,9 +38,10 @@ class Findings:
 
 
 @agent(output_key="text")
-def read(ctx: InvocationContext) -> str:
+def read(ctx: InvocationContext) -> Event:
     """Read the file that is named."""
-    return Path(ctx.user_text).read_text("utf-8")
+    text = Path(ctx.user_text or DEFAULT).read_text("utf-8")
+    return Event(f"{len(text):,} letters", output=text)
 
 
 @agent
@@ -90,7 +91,7 @@ async def main(path: str) -> None:
     """Run it, and print who says what as it comes."""
     async with Runner(graph).open(path) as run:
         async for event in run:
-            if event.text and event.author != "read":
+            if event.text:
                 print(f"[{event.author}] {event.text}")
 
 

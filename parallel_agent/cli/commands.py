@@ -14,6 +14,7 @@ from parallel_agent.cli.options import (
     EXIT_STATUS,
     TARGET,
     Asked,
+    agents_option,
     display_options,
     durable_options,
     run_options,
@@ -45,6 +46,9 @@ def cli() -> None:
       parallel-agent tree my_tree.py                    show the tree
       parallel-agent run my_tree.py "Is this so?"       run it: a live tree, then the answer
       parallel-agent run my_tree.py -f report.txt       the message is a file
+      parallel-agent run flow.yaml -m "Is this so?"     a graph in YAML
+      parallel-agent validate flow.yaml                 what is wrong with it, line by line
+      parallel-agent draw flow.yaml -o flow.svg         a picture of a graph or a tree
       parallel-agent run --json my_tree.py | jq .author one event a line
       parallel-agent run my_tree.py --db sessions.db    keep the session, and be able to go on
       parallel-agent resume my_tree.py --db sessions.db go on with what was cut off
@@ -87,6 +91,7 @@ limit, a crash) or waits for an answer can go on: see `resume`, `respond` and `s
 )
 @click.argument("target")
 @click.argument("message", required=False)
+@click.option("-m", "--message", "said", metavar="TEXT", help="The message, as an option.")
 @click.option("-f", "--file", metavar="FILE", help="Read the message from FILE.")
 @click.option(
     "--state",
@@ -106,8 +111,11 @@ limit, a crash) or waits for an answer can go on: see `resume`, `respond` and `s
 @durable_options(required=False, waits=("error", "queue", "interrupt"))
 @run_options()
 @display_options()
-def run(**options: Any) -> None:
-    conduct(Asked(**options))
+def run(message: str | None, said: str | None, **options: Any) -> None:
+    if message is not None and said is not None:
+        problem = "the message is given twice, as MESSAGE and with -m"
+        raise click.UsageError(problem)
+    conduct(Asked(message=message if said is None else said, **options))
 
 
 @cli.command(
@@ -126,11 +134,12 @@ Examples:
 """,
 )
 @click.argument("target")
-def tree(target: str) -> None:
+@agents_option()
+def tree(target: str, agents: tuple[str, ...]) -> None:
     printer = Printer(sys.stdout, sys.stderr)
     with interrupted_quietly():
         try:
-            found = load_tree(target)
+            found = load_tree(target, agents)
         except InputError as error:
             raise click.UsageError(one_line(str(error))) from None
     try:

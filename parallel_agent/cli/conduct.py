@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Final, Literal, NoReturn, TypeAlias
 
 import attrs
@@ -105,7 +105,7 @@ def _run(
         database = _database(asked)
         artifacts = _artifacts_in(asked.artifacts)
         responses = parse_responses(asked.responses)
-        tree = load_tree(asked.target)
+        tree = load_tree(asked.target, asked.agents)
         message: str | None = None
         if resuming is None:
             message = find_message(asked.message, asked.file, sys.stdin, printer.remark)
@@ -267,14 +267,14 @@ def _artifacts_in(folder: str | None) -> FolderArtifactService | None:
         raise InputError(message) from None
 
 
-def load_tree(target: str) -> Agent:
+def load_tree(target: str, agents: Sequence[str] = ()) -> Agent:
     """Return the tree at ``target``; without one, say why, and end the process.
 
     Raises:
         InputError: the target is no text.
     """
     try:
-        return load(check_text(target, "TARGET"))
+        return load(check_text(target, "TARGET"), agents)
     except TargetError as error:
         if error.details:
             click.echo(error.details, err=True)

@@ -17,6 +17,7 @@ __all__ = [
     "RESUMING",
     "TARGET",
     "Asked",
+    "agents_option",
     "database_option",
     "display_options",
     "durable_options",
@@ -51,6 +52,7 @@ class Asked:
     file: str | None = None
     state_items: tuple[str, ...] = ()
     responses: tuple[str, ...] = ()
+    agents: tuple[str, ...] = ()
 
 
 TARGET: Final = """\
@@ -59,12 +61,15 @@ TARGET is where the tree is:
   my_tree.py            the only tree in a Python file
   my_tree.py:refine     the agent that this file calls refine
   package.module:tree   an attribute of a module (the working folder is looked at first)
+  flow.yaml             a graph in YAML or JSON; --agents says what its nodes may name
 Importing the file runs it, but for what is under `if __name__ == "__main__":`."""
 
 RESUMING: Final = """\
 A run belongs to an application, which is named like the root of its tree unless --app says
 otherwise, and goes on with the tree that it was begun with. Agents that had ended are not run
 again; an agent that had not begins anew, or at its last checkpoint."""
+
+_SEVERAL: Final = "may be repeated"
 
 EXIT_STATUS: Final = """\
 \b
@@ -78,7 +83,16 @@ Exit status:
   141  nobody reads the output any more, as in `| head`; the run was cancelled
 """
 
-_SEVERAL: Final = "may be repeated"
+
+def agents_option() -> Decorator[Any]:
+    """Add ``--agents``."""
+    return click.option(
+        "--agents",
+        metavar="MODULE",
+        multiple=True,
+        help="FILE.py or package.module, whose agents and functions the nodes of a graph file may "
+        f"name; {_SEVERAL}. A graph file can name no other code.",
+    )
 
 
 def database_option(*, required: bool) -> Decorator[Any]:
@@ -154,6 +168,7 @@ def run_options(*, answers: bool = True) -> Decorator[Any]:
         "asked.",
     )
     return _all(
+        agents_option(),
         click.option(
             "--artifacts",
             metavar="FOLDER",

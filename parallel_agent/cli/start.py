@@ -44,11 +44,12 @@ _command: click.Command | None = None
 if _trouble is None:
     from parallel_agent.cli.certify import certify
     from parallel_agent.cli.commands import cli
+    from parallel_agent.cli.drawing import draw, schema, validate
     from parallel_agent.cli.replay import replay
     from parallel_agent.cli.resuming import respond, resume
     from parallel_agent.cli.sessions import sessions
 
-    for command in (certify, replay, resume, respond, sessions):
+    for command in (certify, draw, replay, resume, respond, schema, sessions, validate):
         cli.add_command(command)
     _command = cli
 

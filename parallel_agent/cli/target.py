@@ -1,4 +1,4 @@
-"""Find the tree that a command line names: in a Python file, or in a module.
+"""Find the tree that a command line names: in a Python file, a module, or a graph file.
 
 Whatever kinds of target there are, `load` is the way in: it looks at how the target is written
 and asks the loader for that kind.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -18,14 +18,16 @@ import attrs
 
 import session
 from parallel_agent.agent import Agent, check_agent
-from parallel_agent.errors import TreeError
+from parallel_agent.cli.graph_files import GRAPH_FILES, Code, code_in, read_graph, told
+from parallel_agent.errors import ConfigError, TreeError
 from parallel_agent.observe.harmless import harmless, one_line
 from parallel_agent.runner import Runner
 
-__all__ = ["WHAT_A_TARGET_IS", "TargetError", "load"]
+__all__ = ["WHAT_A_TARGET_IS", "TargetError", "load", "load_code"]
 
 WHAT_A_TARGET_IS: Final = (
-    "A target is FILE.py, FILE.py:NAME or package.module:NAME, where NAME is an agent"
+    "A target is FILE.py, FILE.py:NAME or package.module:NAME, where NAME is an agent, or a graph "
+    "file, FILE.yaml"
 )
 
 
@@ -41,8 +43,10 @@ class TargetError(Exception):
         self.details = details
 
 
-def load(target: str) -> Agent:
+def load(target: str, agents: Sequence[str] = ()) -> Agent:
     """Import what ``target`` names, and return the tree.
+
+    ``agents`` are the files and modules whose agents and functions a graph file may name.
 
     Without a name it is the only root there: the one agent that stands below no other one.
     Importing runs the file as ``import`` does: not what is under ``if __name__ == "__main__"``.
@@ -53,18 +57,38 @@ def load(target: str) -> Agent:
         TargetError: there is no such file, module or name, or no agent there, or several.
     """
     place, attribute = _split(target)
-    if place.endswith(_YAML):
-        message = f"{one_line(place)}: graphs in YAML cannot be run yet. {WHAT_A_TARGET_IS}"
+    if place.endswith(GRAPH_FILES):
+        code = load_code(agents)
+        try:
+            return read_graph(place, code)
+        except ConfigError as error:
+            message, details = told(error, code)
+            raise TargetError(message, details=details) from None
+        except ModuleNotFoundError as error:
+            raise TargetError(one_line(str(error))) from None
+    if agents:
+        message = f"--agents is for graph files, and {one_line(place)} is none"
         raise TargetError(message)
     module = _load_file(place) if place.endswith(".py") else _load_module(place)
     return _choose(module, one_line(place), attribute)
 
 
-_YAML: Final = (".yaml", ".yml")
+def load_code(agents: Sequence[str]) -> Code:
+    """Import the files and modules whose agents and functions a graph file may name.
+
+    Raises:
+        TargetError: there is none, or it cannot be imported.
+    """
+    modules: list[tuple[str, ModuleType]] = []
+    for place in agents:
+        is_file = place.endswith(".py")
+        module = _load_file(place) if is_file else _load_module(place)
+        modules.append(("" if is_file else place, module))
+    return code_in(modules)
 
 
 def _split(target: str) -> tuple[str, str]:
-    if target.endswith((".py", *_YAML)):
+    if target.endswith((".py", *GRAPH_FILES)):
         return target, ""
     place, colon, attribute = target.rpartition(":")
     if not colon:

@@ -18,10 +18,9 @@ from parallel_agent.errors import ConfigError
 from parallel_agent.schema import Schema, SchemaError
 
 __all__ = [
-    "NO_EFFECT",
+    "Blackboard",
     "BoardEntry",
     "BoardUse",
-    "Blackboard",
     "EdgeEntry",
     "GraphFile",
     "HistoryFile",
@@ -44,23 +43,6 @@ __all__ = [
 ]
 
 PolicyName: TypeAlias = Literal["fail_fast", "wait_all", "best_effort", "first_success", "escalate"]
-
-NO_EFFECT: Final = frozenset(
-    {
-        "batch_children",
-        "batch_fan_in",
-        "batch_message_passing",
-        "batch_role_arn",
-        "batch_s3_input_uri",
-        "batch_s3_output_uri",
-        "batch_use_messages",
-        "batch_user_messages",
-        "react_compact_prompts",
-        "resume",
-        "resume_threshold",
-    }
-)
-"""Keys that KeGAL documents, and that change nothing: there neither."""
 
 
 @attrs.frozen(kw_only=True)

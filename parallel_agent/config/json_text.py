@@ -105,7 +105,8 @@ class _Reader:
             text, self._position = _TAKE_STRING(self._text, self._position + 1, True)  # noqa: FBT003  # strict
         except JSONDecodeError as exc:
             self._position = exc.pos
-            raise self.error(exc.msg[:1].lower() + exc.msg[1:]) from None
+            why = exc.msg.removesuffix(" at").removesuffix(" starting")
+            raise self.error(why[:1].lower() + why[1:]) from None
         return Scalar(spot, text)
 
     def _listing(self, spot: Spot, depth: int) -> Listing:

@@ -23,8 +23,8 @@ __all__ = [
     "MEMBERS",
     "Member",
     "Mention",
-    "Planned",
     "Plan",
+    "Planned",
     "Way",
     "Wire",
     "as_name",
@@ -148,9 +148,9 @@ class Plan:
         """
         ids = dict.fromkeys([*(one.id for one in self.mentions), *self.nodes])
         return [
-            self.nodes[id]
-            for id in ids
-            if id in self.nodes and id not in self.inside and not self.nodes[id].is_guard
+            self.nodes[one]
+            for one in ids
+            if one in self.nodes and one not in self.inside and not self.nodes[one].is_guard
         ]
 
 
@@ -179,7 +179,7 @@ def _members(entry: NodeEntry, path: str, kind: str) -> Iterator[Member]:
     if isinstance(named, str):
         yield Member(named, f"{path}.{kind}")
     else:
-        yield from (Member(id, f"{path}.{kind}[{index}]") for index, id in enumerate(named))
+        yield from (Member(one, f"{path}.{kind}[{index}]") for index, one in enumerate(named))
 
 
 def as_name(id: str) -> str:

@@ -60,6 +60,16 @@ class Source:
     values: dict[str, Spot] = attrs.Factory(dict[str, Spot])
     written: dict[str, str] = attrs.Factory(dict[str, str])
     hidden: dict[str, str] = attrs.Factory(dict[str, str])
+    _end: Spot = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Find the end of the text."""
+        self._end = spot_of(self.text, len(self.text))
+
+    def inside(self, spot: Spot) -> Spot:
+        """Return a place that is in the text: parsers also point behind its end."""
+        is_inside = (spot.line, spot.column) <= (self._end.line, self._end.column)
+        return spot if is_inside else self._end
 
     def problem(
         self, path: str, message: str, *, at_key: bool = False, is_note: bool = False
@@ -74,12 +84,11 @@ class Source:
             spots.get(place, Spot()), path, self._without_value(path, message), is_note=is_note
         )
 
-    def problem_at(
-        self, spot: Spot, path: str, message: str, *, is_note: bool = False
-    ) -> Problem:
+    def problem_at(self, spot: Spot, path: str, message: str, *, is_note: bool = False) -> Problem:
         """Return a problem at a place."""
-        message, path = self.hide(message), self.hide(path)
-        return Problem(self.file, spot.line, spot.column, _printable(path), message, is_note)
+        return Problem(
+            self.file, spot.line, spot.column, _printable(path), self.hide(message), is_note
+        )
 
     def _without_value(self, path: str, message: str) -> str:
         written = self.written.get(path)
@@ -89,20 +98,22 @@ class Source:
     def hide(self, message: str) -> str:
         """Return a message without anything that came from the environment."""
         for value, name in sorted(self.hidden.items(), key=lambda pair: -len(pair[0])):
-            for form in (value, repr(value)[1:-1]):
+            # As it is, as messages quote it, and as an id becomes a name.
+            for form in dict.fromkeys([value, repr(value)[1:-1], re.sub(r"\W", "_", value)]):
                 if form:
                     message = _hide(message, form, name)
         return message
 
 
+_SHORT: Final = 4
 _LONG: Final = 40
 
 
 def _hide(message: str, value: str, name: str) -> str:
-    # Whole words only: a variable may hold one letter, or the word "not".
-    before = r"(?<!\w)" if value[0].isalnum() else ""
-    after = r"(?!\w)" if value[-1].isalnum() else ""
-    message = re.sub(f"{before}{re.escape(value)}{after}", lambda _: name, message)
+    # A short one is no secret, and its letters are in many words.
+    if len(value) < _SHORT:
+        return message.replace(f"'{value}'", f"'{name}'")
+    message = message.replace(value, name)
     # A message shows the beginning of a long one.
     head, there, _ = message.partition(value[:_LONG]) if len(value) > _LONG else (message, "", "")
     return f"{head}{name}…" if there else message
@@ -121,8 +132,10 @@ def read_text(path: Path, file: str) -> str:
     try:
         with path.open("rb") as opened:
             data = opened.read(MAX_BYTES + 1)
-    except OSError as exc:
-        why = "there is no such file" if isinstance(exc, FileNotFoundError) else f"{exc.strerror}"
+    except FileNotFoundError:
+        _refuse(file, Spot(), "there is no such file")
+    except (OSError, ValueError) as exc:  # a name may hold what no file system takes
+        why = exc.strerror if isinstance(exc, OSError) else str(exc)
         _refuse(file, Spot(), f"it cannot be read: {why}")
     if len(data) > MAX_BYTES:
         _refuse(file, Spot(), f"it has more than {MAX_BYTES:,} bytes")
@@ -159,18 +172,10 @@ def read_source(text: str, file: str, env: Mapping[str, str]) -> Source:
             what = "nothing" if root is None else "something else"
             reader.refuse(spot, "", f"a table of keys and values is needed, and there is {what}")
     except UnreadableError as exc:
-        raise ConfigError([source.problem_at(_inside(text, exc.spot), "", exc.why)]) from None
+        raise ConfigError([source.problem_at(source.inside(exc.spot), "", exc.why)]) from None
     if reader.problems:
         raise ConfigError(reader.problems)
     return source
-
-
-def _inside(text: str, spot: Spot) -> Spot:
-    """Return a place that is in the text: parsers also point behind its end."""
-    last = spot_of(text, len(text))
-    if (spot.line, spot.column) <= (last.line, last.column):
-        return spot
-    return last
 
 
 _VARIABLE: Final = re.compile(r"\$\$\{|\$\{([^}]*)\}")
@@ -188,7 +193,7 @@ class _Reader:
         self._count = 0
 
     def refuse(self, spot: Spot, path: str, why: str) -> None:
-        self.problems.append(self._source.problem_at(_inside(self._source.text, spot), path, why))
+        self.problems.append(self._source.problem_at(self._source.inside(spot), path, why))
 
     def value(self, item: Item, path: str, depth: int) -> Any:
         self._count += 1
@@ -197,7 +202,7 @@ class _Reader:
             raise UnreadableError(item.spot, why)
         if depth > MAX_DEPTH:
             raise UnreadableError(item.spot, f"nested more than {MAX_DEPTH} deep")
-        self._source.values[path] = _inside(self._source.text, item.spot)
+        self._source.values[path] = self._source.inside(item.spot)
         match item:
             case Scalar():
                 return self._scalar(item, path)
@@ -237,7 +242,7 @@ class _Reader:
                 why = f"the key {shown(name)} is there twice; first in line {first}"
                 self.refuse(key.spot, path_text(path, [name]), why)
             else:
-                found[name] = _inside(self._source.text, key.spot), item
+                found[name] = self._source.inside(key.spot), item
         for other in merged:
             for name, pair in self._pairs(other, path, depth + 1).items():
                 found.setdefault(name, pair)

@@ -5,6 +5,7 @@ Needs the extra ``yaml``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, Final
@@ -37,10 +38,31 @@ def parse_yaml(text: str) -> Item | None:
         UnreadableError: it is no YAML, or has tags, several documents, or too much in it.
         ModuleNotFoundError: ruamel.yaml is not installed; the message names the extra.
     """
-    composer = _Composer()
-    for event in _events(text):
-        composer.take(event)
+    text, back = _without_braces(text)
+    composer = _Composer(back)
+    try:
+        for event in _events(text):
+            composer.take(event)
+    except UnreadableError as exc:
+        raise UnreadableError(exc.spot, exc.why.translate(back)) from None
     return composer.root
+
+
+_VARIABLE: Final = re.compile(r"\$\{[^{}\n\r]*\}")
+_PRIVATE: Final = [chr(code) for code in range(0xE000, 0xF8FF)]
+
+
+def _without_braces(text: str) -> tuple[str, dict[int, str]]:
+    """Return the text with other characters for the braces of ``${NAME}``; and the way back.
+
+    In ``{model: ${NAME}}`` YAML takes them for its own. The length stays, so places do as well.
+    """
+    there = set(text)
+    unused = (one for one in _PRIVATE if one not in there)
+    opening, closing = next(unused, "{"), next(unused, "}")
+    forth = {ord("{"): opening, ord("}"): closing}
+    back = {ord(opening): "{", ord(closing): "}"}
+    return _VARIABLE.sub(lambda found: found[0].translate(forth), text), back
 
 
 def _events(text: str) -> Iterator[Any]:
@@ -86,10 +108,11 @@ def _spot(mark: Any) -> Spot:
 class _Composer:
     """Puts items together, event by event. Does not recurse."""
 
-    def __init__(self) -> None:
+    def __init__(self, back: dict[int, str]) -> None:
         self.root: Item | None = None
         self._documents = 0
         self._count = 0
+        self._back = back
         self._anchors: dict[str, Item] = {}
         # What is open, and for a table the key whose value comes next.
         self._open: list[tuple[Listing | Table, list[Item]]] = []
@@ -125,7 +148,7 @@ class _Composer:
         _check_tag(event, spot)
         tag = event.tag
         plain = event.implicit[0] if tag is None else tag in _SCALAR_TAGS
-        return Scalar(spot, event.value, plain and tag != "!")
+        return Scalar(spot, event.value.translate(self._back), plain and tag != "!")
 
     def _add(self, item: Item, anchor: str | None) -> None:
         self._count += 1

@@ -93,12 +93,19 @@ class Definition:
 
     @property
     def sinks(self) -> list[int]:
-        """The nodes whose output goes nowhere: it is the graph's own."""
+        """The nodes whose output goes to no other node: it is the graph's own."""
         return [
             node
             for node, links in enumerate(self.outgoing)
-            if not any(link.feeds for link in links)
+            if not any(link.feeds or self._passes_on(link) for link in links)
         ]
+
+    def _passes_on(self, link: Link) -> bool:
+        """Return whether the source writes a document that the target reads."""
+        return any(
+            link.source in board.contributors and link.target in board.readers
+            for board in self.boards
+        )
 
     def describe(self) -> list[str]:
         """Return a line for each link, in words: what must not change while a run is resumed."""

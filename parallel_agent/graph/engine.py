@@ -240,7 +240,7 @@ class _GraphRun:
                 self._crew.owner.state[key] = one.text()
 
     def output(self) -> Any:
-        """Return what the graph comes to: of the node that nothing follows, or of several."""
+        """Return what the graph comes to: of the node whose output goes nowhere, or of several."""
         definition, outputs = self._definition, self.progress.outputs
         sinks = definition.sinks
         if len(sinks) == 1:

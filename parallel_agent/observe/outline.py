@@ -13,7 +13,9 @@ import attrs
 from parallel_agent.agent import Agent
 from parallel_agent.function_agent import FunctionAgent
 from parallel_agent.observe.harmless import one_line
+from parallel_agent.workflow.graph import GraphAgent
 from parallel_agent.workflow.loop import LoopAgent
+from parallel_agent.workflow.map import MapAgent
 from parallel_agent.workflow.parallel import ParallelAgent
 from parallel_agent.workflow.sequential import SequentialAgent
 
@@ -45,6 +47,12 @@ def kind_of(agent: Agent) -> str:
             return "loop"
         case LoopAgent(max_iterations=most):
             return f"loop, at most {most}"
+        case GraphAgent():
+            return "graph"
+        case MapAgent(items_key=None):
+            return "map"
+        case MapAgent(items_key=key):
+            return f"map over {one_line(str(key))}"
         case FunctionAgent():
             return "function"
         case _:

@@ -9,7 +9,7 @@ Blocks nothing, and needs no event loop. Nothing here recurses: a tree may be th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
 import attrs
@@ -91,7 +91,7 @@ def _read_core(traces: _Traces, core: RunCore) -> None:
     root = core.root
     invocation = root.invocation
     traces.tree = root.agent
-    traces.rename_root(root.agent.name)
+    traces.name_root(root.agent.name)
     traces.outputs = dict(invocation.outputs)
     if core.result is not None:
         traces.read_events(core.result.events)
@@ -167,11 +167,13 @@ class _Traces:
         self.root = _Trace(tree.name, "", None)
         self.by_name: dict[str, list[_Trace]] = {tree.name: [self.root]}
         self.outputs: Mapping[str, Any] = {}
+        self._is_rooted = False
         self._by_origin: dict[Origin, _Trace] = {}
         self._by_path: dict[str, _Trace] = {}
 
-    def rename_root(self, name: str) -> None:
+    def name_root(self, name: str) -> None:
         """Say what the root of the run is called: the tree may be a part of what runs."""
+        self._is_rooted = True
         if name != self.root.name:
             del self.by_name[self.root.name]
             self.root.name = name
@@ -227,9 +229,8 @@ class _Traces:
             origin = event.origin
             if event.author == USER or not (isinstance(origin, Place) or origin.path):
                 continue
-            if self.root.status is None and not isinstance(origin, Place):
-                self.rename_root(origin.path.partition("/")[0])
-                self.root.status = Status.RUNNING
+            if not self._is_rooted:
+                self.name_root(_root_name(origin))
             trace = self.of(origin)
             for outcome in event.actions.outcomes or ():
                 branch = self.below(trace, outcome.name)
@@ -261,6 +262,10 @@ class _Traces:
         is_over = status not in (Status.RUNNING, Status.COMPLETED)
         if is_over and isinstance(agent, _LINES):
             self._find_culprit(trace, agent, status)
+        if status is Status.CANCELLED and isinstance(agent, ParallelAgent):
+            # Its outcomes were not recorded: a sibling's escalation has ended all of it.
+            for name in [branch.name for branch in agent.sub_agents]:
+                self.below(trace, name)
         for child in trace.below.values():
             if child.status is not None:
                 continue
@@ -279,22 +284,30 @@ class _Traces:
         below = trace.below.values()
         if any(child.status not in (None, Status.COMPLETED) for child in below):
             return  # it is known
-        order = {child.name: number for number, child in enumerate(line.sub_agents)}
+        children = line.sub_agents
+        order = {child.name: at for at, child in enumerate(children)}
         heard = [child for child in below if child.name in order]
         last = max(heard, key=lambda child: (child.rank, order[child.name]), default=None)
-        if last is None:
-            culprit = next(iter(line.sub_agents), None)
-        elif (
-            isinstance(line, LoopAgent)
-            or last.name not in self.outputs
-            or len(self.by_name[trace.name]) > 1
-        ):
-            last.status = status
-            return
-        else:  # it has completed: then the next has not
-            culprit = next(iter(line.sub_agents[order[last.name] + 1 :]), None)
-        if culprit is not None:
-            self.below(trace, culprit.name).status = status
+        at, rank = 0, 1
+        if last is not None:
+            if last.name not in self.outputs or len(self.by_name[last.name]) > 1:
+                last.status = status
+                return
+            at, rank = order[last.name] + 1, last.rank  # it has completed: then the next has not
+        is_loop = isinstance(line, LoopAgent)
+        if is_loop and at == len(children):
+            at, rank = 0, rank + 1
+        if at < len(children):
+            number = f"@{rank}" if is_loop else ""
+            self.below(trace, f"{children[at].name}{number}").status = status
+
+
+def _root_name(origin: Origin) -> str:
+    if not isinstance(origin, Place):
+        return origin.path.partition("/")[0]
+    while origin.parent is not None:
+        origin = origin.parent
+    return origin.author
 
 
 # ---------------------------------------------------------------------------------- agent by agent
@@ -343,8 +356,8 @@ def _items(mapper: _Trace, output: Any) -> str:
     """Return how many items of a map are done."""
     below = mapper.below.values()
     done = sum(item.status is Status.COMPLETED for item in below)
-    if mapper.status is Status.COMPLETED and isinstance(output, list | tuple):
-        width = len(output)
+    if mapper.status is Status.COMPLETED and isinstance(output, Sequence):
+        width = len(output)  # pyright: ignore[reportUnknownArgumentType]  # of JSON
         # Of very many, only those are recorded that have not completed.
         done = width - sum(item.status is not Status.COMPLETED for item in below)
     else:

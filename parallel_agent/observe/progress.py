@@ -10,6 +10,7 @@ Pure: no event loop, no clock; whoever tells says when. Not for two threads at o
 
 from __future__ import annotations
 
+import re
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from itertools import chain
@@ -181,7 +182,8 @@ class Progress:
     # What happens.
 
     def started(self, path: str, agent: Agent, *, now: float) -> None:
-        """Note that the activation at ``path`` has started."""
+        """Note that the activation at ``path`` has started; another attempt of it is no other."""
+        path = _without_attempts(path)
         if path in self._running:
             return
         node = self._find(path, agent)
@@ -194,12 +196,14 @@ class Progress:
         self, path: str, agent: Agent, text: str, *, now: float, partial: bool = False
     ) -> None:
         """Note that the activation at ``path`` emits an event; that it runs, if that is news."""
+        path = _without_attempts(path)
         self.started(path, agent, now=now)
         self._running[path].say(text, partial=partial)
         self.events += not partial
 
     def ended(self, path: str, agent: Agent, status: Status, *, now: float, why: str = "") -> None:
         """Note that the activation at ``path`` has ended; ``why`` says how it failed."""
+        path = _without_attempts(path)
         self.started(path, agent, now=now)
         node = self._running.pop(path)
         node.spent += max(0.0, now - node.since.pop(path))
@@ -318,6 +322,14 @@ class Progress:
                 break
             _show(node, shown, room)
         return shown
+
+
+def _without_attempts(path: str) -> str:
+    # Only the last attempt ends, and the one before it is not to be at work for ever.
+    return _ATTEMPT.sub("", path) if "~" in path else path
+
+
+_ATTEMPT: Final = re.compile(r"~\d+(?=/|\Z)")
 
 
 def names(paths: list[str], limit: int = 5) -> str:

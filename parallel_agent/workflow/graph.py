@@ -56,7 +56,8 @@ class GraphAgent(Agent):
     (True, or an object whose ``validation`` is true), or that fails, ends the graph normally: no
     node starts, and the output is a `Refusal`.
 
-    Its output is that of the one node that nothing follows; a dict by names if there are several.
+    Its output is that of the one node whose output goes to no other; a dict by names if there are
+    several.
     An escalating event of a node ends the others, as in `ParallelAgent`.
 
     Args:

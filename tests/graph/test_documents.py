@@ -11,6 +11,7 @@ from parallel_agent import (
     BestEffort,
     Document,
     Edge,
+    Escalate,
     GraphAgent,
     InvocationContext,
     Runner,
@@ -182,6 +183,24 @@ def test_a_key_with_a_reducer_is_refused() -> None:
     assert "has a reducer" in str(ended.error)
 
 
+async def test_it_is_there_when_a_person_has_the_reader_tried_again(autojump_clock: object) -> None:
+    found: list[str] = []
+
+    @agent
+    async def flaky(ctx: InvocationContext) -> None:
+        found.append(ctx.documents["d"])
+        if len(found) == 1:
+            raise ValueError
+
+    document = Document("d", writers=["w"], readers=[flaky])
+    graph = GraphAgent("g", nodes=[node("w"), flaky], documents=[document], barrier=Escalate())
+    async with Runner(graph).open("x") as run:
+        async for event in run:
+            if event.request is not None:
+                await run.respond(event.request.id, "retry")
+    assert found == ["w", "w"]
+
+
 def test_only_readers_find_it_and_what_runs_below_them() -> None:
     found: dict[str, str] = {}
     inner = reader("inner", found)
@@ -191,6 +210,13 @@ def test_only_readers_find_it_and_what_runs_below_them() -> None:
     )
     assert found in ({}, {"inner": "w"})
     assert isinstance(ended.error, KeyError)
+
+
+def test_what_others_read_is_not_the_output_of_the_graph() -> None:
+    nodes = [node("w"), node("r"), node("alone")]
+    documents = [Document("d", writers=["w"], readers=["r"]), Document("e", writers=["alone"])]
+    ended = run_tree(GraphAgent("g", nodes=nodes, documents=documents))
+    assert ended.result.output == {"r": "r", "alone": "alone"}
 
 
 def test_inferred_links_are_marked() -> None:

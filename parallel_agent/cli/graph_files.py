@@ -1,0 +1,108 @@
+"""Graphs in YAML and JSON files, as targets of the command line."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any, Final
+
+import attrs
+
+from parallel_agent.agent import Agent, check_agent
+from parallel_agent.config.loading import check_graph, load_graph
+from parallel_agent.config.problems import Problem
+from parallel_agent.errors import ConfigError, TreeError
+from parallel_agent.observe.harmless import one_line
+
+__all__ = [
+    "GRAPH_FILES",
+    "NAME_CODE",
+    "Code",
+    "code_in",
+    "missing_code",
+    "problems_in",
+    "read_graph",
+    "told",
+]
+
+GRAPH_FILES: Final = (".yaml", ".yml", ".json")
+"""How the names of graph files end."""
+
+NAME_CODE: Final = "Name the code of its nodes with --agents FILE.py or --agents package.module"
+
+
+@attrs.frozen
+class Code:
+    """What the nodes of a graph file may name: agents, conditions, and whole modules."""
+
+    agents: Mapping[str, Any] = attrs.Factory(dict[str, Any])
+    conditions: Mapping[str, Callable[[Any], Any]] = attrs.Factory(dict[str, Any])
+    modules: tuple[str, ...] = ()
+
+
+def code_in(modules: Sequence[tuple[str, ModuleType]]) -> Code:
+    """Return what graph files may name of modules; of one name in several, the last counts.
+
+    Agents, by the names they have in the module and by their own; and the public functions that
+    are written there, each as an agent or as a condition, as the file wants it.
+    """
+    agents: dict[str, Any] = {}
+    functions: dict[str, Any] = {}
+    for _, module in modules:
+        for name, value in vars(module).items():
+            if isinstance(value, Agent):
+                if _is_finished(value):
+                    agents[value.name] = agents[name] = value
+            elif not name.startswith("_") and _is_of(value, module):
+                functions[name] = value
+    return Code({**functions, **agents}, functions, tuple(name for name, _ in modules if name))
+
+
+def _is_of(value: Any, module: ModuleType) -> bool:
+    return inspect.isfunction(value) and value.__module__ == module.__name__
+
+
+def _is_finished(agent: Agent) -> bool:
+    try:
+        check_agent(agent, "")
+    except TreeError:
+        return False
+    return True
+
+
+def read_graph(path: str, code: Code) -> Agent:
+    """Return the graph in a file.
+
+    Raises:
+        ConfigError: there is none that can run.
+        ModuleNotFoundError: it is YAML, and the extra is missing.
+    """
+    return load_graph(
+        path, agents=code.agents, conditions=code.conditions, allow_modules=code.modules
+    )
+
+
+def problems_in(path: str, code: Code) -> list[Problem]:
+    """Return what is wrong with a graph file, and what is worth knowing of one that is right.
+
+    Raises:
+        ModuleNotFoundError: it is YAML, and the extra is missing.
+    """
+    return check_graph(
+        path, agents=code.agents, conditions=code.conditions, allow_modules=code.modules
+    )
+
+
+def told(error: ConfigError, code: Code) -> tuple[str, str]:
+    """Return what is wrong in one sentence, and line by line."""
+    problems = error.problems
+    how_many = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
+    where = one_line(problems[0].file) if problems else "the file"
+    hint = "" if code.agents or not missing_code(problems) else f". {NAME_CODE}"
+    return f"{where} has {how_many}{hint}", "\n".join(one_line(str(one)) for one in problems)
+
+
+def missing_code(problems: Sequence[Problem]) -> bool:
+    """Return whether a problem is that a node names code that was not given."""
+    return any(problem.path.endswith(".agent") for problem in problems)

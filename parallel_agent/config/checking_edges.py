@@ -1,0 +1,131 @@
+"""What is wrong with the edges of a file. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from parallel_agent.config.modules import near
+from parallel_agent.config.plan import Mention, Plan, Way, Wire
+from parallel_agent.config.problems import Problem
+from parallel_agent.config.source import Source
+from parallel_agent.schema._problems import shown
+from session.state import UnstorableError, freeze
+
+__all__ = ["edge_problems"]
+
+
+def edge_problems(plan: Plan, source: Source, conditions: Collection[str]) -> Iterator[Problem]:
+    """Yield what is wrong with the edges."""
+    for mention in plan.mentions:
+        yield from _mention(plan, source, mention)
+        yield from _options(source, mention, conditions)
+    for wire in plan.wires:
+        yield from _wire(plan, source, wire)
+    yield from _two_ways(plan, source)
+
+
+def _mention(plan: Plan, source: Source, mention: Mention) -> Iterator[Problem]:
+    node = plan.nodes.get(mention.id)
+    place = f"{mention.path}.node"
+    place = place if place in source.values else mention.path
+    if node is None:
+        hint = near(mention.id, plan.nodes)
+        yield source.problem(place, f"there is no node {shown(mention.id)}{hint}")
+    elif mention.id in plan.inside:
+        why = f"{shown(mention.id)} is part of {shown(plan.inside[mention.id])}, and has no edges"
+        yield source.problem(place, why)
+    if mention.entry.get("react") is not None:
+        why = "react is not supported yet; write a loop"
+        yield source.problem(f"{mention.path}.react", why, at_key=True)
+
+
+def _options(source: Source, mention: Mention, conditions: Collection[str]) -> Iterator[Problem]:
+    entry, path = mention.entry, mention.path
+    said = _said(mention)
+    if said and mention.way is not Way.CHILDREN:
+        for key in said:
+            why = f"only what stands below `children` has {key!r}"
+            yield source.problem(f"{path}.{key}", why, at_key=True)
+        return
+    if "when" in entry and entry.get("if") is not None:
+        yield source.problem(f"{path}.if", "write `when` or `if`, not both", at_key=True)
+    if entry.get("default") and ("when" in entry or entry.get("if") is not None):
+        why = "what is taken by default has no condition; write two edges"
+        yield source.problem(f"{path}.default", why, at_key=True)
+    condition = entry.get("if")
+    if condition is not None and condition not in conditions:
+        hint = near(condition, conditions) or "; pass it with conditions={...}"
+        yield source.problem(f"{path}.if", f"no condition {shown(condition)} was given{hint}")
+    most = entry.get("max_times")
+    if most is not None and most < 1:
+        why = f"a whole number from 1 on is needed, not {shown(most)}"
+        yield source.problem(f"{path}.max_times", why)
+    if "when" in entry:
+        yield from _when(source, mention)
+
+
+def _said(mention: Mention) -> list[str]:
+    """Return the options that an edge has; of ``when``, null is a value."""
+    entry = mention.entry
+    options = {key: entry.get(key) for key in ("if", "default", "max_times")}
+    said = [key for key, value in options.items() if value is not None]
+    return ["when", *said] if "when" in entry else said
+
+
+def _when(source: Source, mention: Mention) -> Iterator[Problem]:
+    when = mention.entry.get("when")
+    place = f"{mention.path}.when"
+    if when == []:
+        yield source.problem(place, "an empty list is no condition: it is never true")
+    if isinstance(when, dict):
+        yield source.problem(place, "a value is needed, or a list of values")
+    try:
+        freeze(when)
+    except UnstorableError as exc:
+        yield source.problem(place, str(exc))
+
+
+def _wire(plan: Plan, source: Source, wire: Wire) -> Iterator[Problem]:
+    guards = {guard.id: index for index, guard in enumerate(plan.guards)}
+    for other in wire.others:
+        before, after = (wire.node, other) if wire.way.leads_on else (other, wire.node)
+        if before.id in guards and _said(other):
+            why = f"{shown(before.id)} is a guard: what it keeps from running is the whole graph"
+            yield source.problem(f"{other.path}.{_said(other)[0]}", why, at_key=True)
+        if after.id not in guards or guards.get(before.id, len(guards)) < guards[after.id]:
+            continue
+        why = f"{shown(after.id)} is a guard: it runs before the graph, and nothing before it"
+        if before.id in guards:
+            why = f"guards run in the order of declaration: {shown(after.id)} is before the other"
+        yield source.problem(other.path, why)
+    if wire.way.is_ordered:
+        seen: set[str] = set()
+        for other in wire.others:
+            if other.id in seen:
+                why = f"{shown(other.id)} is there twice, and has one place in the order"
+                yield source.problem(other.path, why)
+            seen.add(other.id)
+
+
+_OPPOSITE = {
+    Way.CHILDREN: Way.ORDERED_CHILDREN,
+    Way.ORDERED_CHILDREN: Way.CHILDREN,
+    Way.FAN_IN: Way.ORDERED_FAN_IN,
+    Way.ORDERED_FAN_IN: Way.FAN_IN,
+}
+
+
+def _two_ways(plan: Plan, source: Source) -> Iterator[Problem]:
+    """Yield the nodes that stand both side by side with others and in a row, under one node."""
+    seen: dict[tuple[str, str, Way], Mention] = {}
+    for wire in plan.wires:
+        for other in wire.others:
+            first = seen.get((wire.node.id, other.id, _OPPOSITE[wire.way]))
+            if first is not None:
+                line = source.values[first.path].line
+                why = (
+                    f"{shown(other.id)} stands in {wire.way.value} of {shown(wire.node.id)} here, "
+                    f"and in {_OPPOSITE[wire.way].value} in line {line}: it has one place"
+                )
+                yield source.problem(other.path, why)
+            seen.setdefault((wire.node.id, other.id, wire.way), other)

@@ -1,0 +1,318 @@
+"""From a plan without problems to a graph.
+
+What only agents themselves can refuse is told here, at the place that the file says it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Final, TypeAlias
+
+import attrs
+
+from parallel_agent.agent import Agent, AgentOptions
+from parallel_agent.barrier import (
+    Barrier,
+    BestEffort,
+    Escalate,
+    FailFast,
+    FirstSuccess,
+    Quorum,
+    WaitAll,
+)
+from parallel_agent.config.format import GraphFile, NodeEntry, PolicyEntry, RetryEntry, Template
+from parallel_agent.config.model_node import ModelNode
+from parallel_agent.config.plan import Mention, Plan, Planned, Way, Wire, as_name
+from parallel_agent.config.problems import Problem
+from parallel_agent.config.sharing import chains_of, documents_of
+from parallel_agent.config.source import Source
+from parallel_agent.errors import ConfigError, GraphError, UsageError
+from parallel_agent.function_agent import FunctionAgent
+from parallel_agent.graph.edges import ALWAYS, Edge, EdgeLike, Ordered
+from parallel_agent.retry import Retry
+from parallel_agent.workflow.graph import GraphAgent
+from parallel_agent.workflow.loop import LoopAgent
+from parallel_agent.workflow.map import MapAgent
+from parallel_agent.workflow.parallel import ParallelAgent
+from parallel_agent.workflow.sequential import SequentialAgent
+
+__all__ = ["Condition", "Given", "compile_graph"]
+
+Condition: TypeAlias = Callable[[Any], Any]
+"""A plain function of an output that says yes or no."""
+
+
+@attrs.frozen(eq=False)
+class Given:
+    """What a file names and does not hold.
+
+    Attributes:
+        agents: by what nodes call them: agents, or functions that become agents.
+        conditions: by name.
+        templates: the prompts, in the order of the file.
+    """
+
+    agents: Mapping[str, Any]
+    conditions: Mapping[str, Condition]
+    templates: Sequence[Template]
+
+
+def compile_graph(plan: Plan, source: Source, given: Given) -> GraphAgent:
+    """Return the graph.
+
+    Raises:
+        ConfigError: an agent or the graph refuses what the file says; all that do.
+    """
+    return _Compiler(plan, source, given).graph()
+
+
+class _Compiler:
+    """Makes agents of nodes, and edges of wires."""
+
+    def __init__(self, plan: Plan, source: Source, given: Given) -> None:
+        self._plan = plan
+        self._source = source
+        self._given = given
+        self._problems: list[Problem] = []
+        self._agents: dict[str, Agent] = {}
+
+    def graph(self) -> GraphAgent:
+        file, plan = self._plan.file, self._plan
+        for node in _parts_first(plan):
+            self._add(node)
+        barrier = self._barrier("policy", file.policy)
+        options = self._options("", file)
+        if self._problems:
+            raise ConfigError(self._problems)
+        try:
+            return GraphAgent(
+                graph_name(plan, self._source.file),
+                [*self._wired(), *self._chained()],
+                nodes=[self._agents[node.id] for node in plan.in_order()],
+                guards=[self._agents[node.id] for node in plan.guards],
+                documents=documents_of(plan, self._agents),
+                barrier=barrier,
+                max_concurrency=file.max_concurrency,
+                **options,
+            )
+        except GraphError as exc:
+            problems = [self._of_graph(why) for why in exc.problems]
+        except UsageError as exc:
+            problems = [self._of_graph(str(exc))]
+        raise ConfigError(problems)
+
+    # Nodes.
+
+    def _add(self, node: Planned) -> None:
+        members = [self._agents.get(member.id) for member in node.members]
+        if None in members:
+            return  # one of them is refused already
+        before = len(self._problems)
+        options = self._options(f"{node.path}.", node.entry)
+        barrier = self._barrier(f"{node.path}.policy", node.entry.policy)
+        if len(self._problems) > before:
+            return
+        try:
+            agents = [member for member in members if member is not None]
+            self._agents[node.id] = self._make(node, agents, barrier, options)
+        except UsageError as exc:
+            path = _place_of(self._source, node.path, str(exc))
+            self._problems.append(self._source.problem(path, str(exc)))
+
+    def _make(
+        self, node: Planned, members: Sequence[Agent], barrier: Barrier, options: AgentOptions
+    ) -> Agent:
+        entry, name = node.entry, node.name
+        match node.kind:
+            case "sequential":
+                return SequentialAgent(name, members, **options)
+            case "parallel":
+                return ParallelAgent(
+                    name,
+                    members,
+                    barrier=barrier,
+                    max_concurrency=entry.max_concurrency,
+                    **options,
+                )
+            case "loop":
+                return LoopAgent(name, members, max_iterations=entry.max_iterations, **options)
+            case "map":
+                return MapAgent(
+                    name,
+                    members[0],
+                    items_key=entry.items_key,
+                    barrier=barrier,
+                    max_concurrency=entry.max_concurrency,
+                    **options,
+                )
+            case "agent":
+                return self._agent(node, options)
+            case _:
+                return self._model(node, options)
+
+    def _agent(self, node: Planned, options: AgentOptions) -> Agent:
+        given = self._given.agents[node.entry.agent or ""]
+        if not isinstance(given, Agent):
+            return FunctionAgent(given, name=node.name, **options)
+        if given.name != node.name or options:
+            return given.with_options(name=node.name, **options)
+        return given
+
+    def _model(self, node: Planned, options: AgentOptions) -> ModelNode:
+        entry = node.entry
+        models = self._plan.file.models or []
+        named = {model.name: model for model in models if model.name is not None}
+        model = models[entry.model] if isinstance(entry.model, int) else named[entry.model or ""]
+        prompt = entry.prompt
+        template = None if prompt is None else self._given.templates[prompt.template]
+        return ModelNode(node.name, entry=entry, model=model, template=template, **options)
+
+    def _options(self, prefix: str, entry: NodeEntry | GraphFile) -> AgentOptions:
+        options = AgentOptions()
+        if entry.description is not None:
+            options["description"] = entry.description
+        if entry.output_key is not None:
+            options["output_key"] = entry.output_key
+        if entry.timeout is not None:
+            options["timeout"] = entry.timeout
+        if isinstance(entry, NodeEntry) and entry.idle_timeout is not None:
+            options["idle_timeout"] = entry.idle_timeout
+        if entry.retry is not None:
+            retry = self._retry(f"{prefix}retry", entry.retry)
+            if retry is not None:
+                options["retry"] = retry
+        return options
+
+    def _retry(self, path: str, entry: int | RetryEntry) -> Retry | None:
+        if isinstance(entry, int):
+            said: dict[str, Any] = {"max_attempts": entry}
+        else:
+            said = attrs.asdict(entry, filter=lambda _, value: value is not None)
+        try:
+            return Retry(**said)
+        except ValueError as exc:
+            place = _place_of(self._source, path, str(exc))
+            self._problems.append(self._source.problem(place, str(exc)))
+            return None
+
+    def _barrier(self, path: str, policy: str | PolicyEntry | None) -> Barrier:
+        if policy is None:
+            return FailFast()
+        if isinstance(policy, str):
+            return _POLICIES[policy]()
+        if policy.quorum is None:
+            return Escalate(policy.escalate or "")
+        try:
+            return Quorum(policy.quorum)
+        except ValueError as exc:
+            self._problems.append(self._source.problem(f"{path}.quorum", str(exc)))
+            return FailFast()
+
+    # Edges.
+
+    def _wired(self) -> Iterator[EdgeLike]:
+        for wire in self._plan.wires:
+            yield from self._edges(wire)
+
+    def _chained(self) -> Iterator[EdgeLike]:
+        for ids in chains_of(self._plan):
+            yield from _one_by_one([self._agents[one] for one in ids])
+
+    def _edges(self, wire: Wire) -> list[EdgeLike]:
+        guards = {guard.id for guard in self._plan.guards}
+        others = [other for other in wire.others if other.id not in guards]
+        agents = [self._agents[one] for one in dict.fromkeys(other.id for other in others)]
+        if not agents:
+            return []
+        # All nodes wait for the guards anyway.
+        node = None if wire.node.id in guards else self._agents[wire.node.id]
+        match wire.way:
+            case Way.CHILDREN:
+                return [] if node is None else [self._child(node, other) for other in others]
+            case Way.FAN_IN:
+                return [] if node is None else [(agents, node)]
+            case Way.ORDERED_CHILDREN:
+                return _one_by_one(agents) if node is None else [Ordered(node, agents)]
+            case Way.ORDERED_FAN_IN:
+                return [] if node is None else [Ordered(agents, node)]
+
+    def _child(self, node: Agent, other: Mention) -> EdgeLike:
+        entry = other.entry
+        when: Any = ALWAYS
+        if "when" in entry:
+            when = entry["when"]
+        elif (condition := entry.get("if")) is not None:
+            when = self._given.conditions[condition]
+        return Edge(
+            node,
+            self._agents[other.id],
+            when=when,
+            default=bool(entry.get("default")),
+            max_times=entry.get("max_times"),
+        )
+
+    def _of_graph(self, why: str) -> Problem:
+        """Place what the graph says: at the first node it names, or at what it is about."""
+        word = re.match(r"\w*", why)
+        option = _OPTIONS.get(word[0] if word else "", word[0] if word else "")
+        if option in self._source.keys:
+            return self._source.problem(option, why, at_key=True)
+        names = {node.name: node for node in self._plan.nodes.values()}
+        for found in re.finditer(r"\w+", why):
+            node = names.get(found[0])
+            if node is not None:
+                return self._source.problem(node.path, why)
+        return self._source.problem("edges", why, at_key=True)
+
+
+def _one_by_one(agents: Sequence[Agent]) -> list[EdgeLike]:
+    return [Edge(before, after, order_only=True) for before, after in pairwise(agents)]
+
+
+_POLICIES: Final[Mapping[str, type[Barrier]]] = {
+    "fail_fast": FailFast,
+    "wait_all": WaitAll,
+    "best_effort": BestEffort,
+    "first_success": FirstSuccess,
+    "escalate": Escalate,
+}
+
+_OPTIONS: Final = {"barrier": "policy", "Quorum": "policy", "FirstSuccess": "policy"}
+
+
+def _place_of(source: Source, path: str, why: str) -> str:
+    """Return the path of the option that a message begins with, if the file says it."""
+    word = re.match(r"\w*", why)
+    option = word[0] if word else ""
+    place = f"{path}.{_OPTIONS.get(option, option)}"
+    return place if place in source.values else path
+
+
+def _parts_first(plan: Plan) -> list[Planned]:
+    """Return all nodes, each after those it is made of."""
+    line: list[Planned] = []
+    seen: set[str] = set()
+    todo = [(node, False) for node in reversed(plan.nodes.values())]
+    while todo:
+        node, has_parts = todo.pop()
+        if has_parts:
+            line.append(node)
+        elif node.id not in seen:
+            seen.add(node.id)
+            todo.append((node, True))
+            todo += [(plan.nodes[member.id], False) for member in reversed(node.members)]
+    return line
+
+
+def graph_name(plan: Plan, file: str) -> str:
+    """Return the name of the graph: what the file says, or what it is called itself."""
+    if plan.file.name is not None:
+        return plan.file.name
+    stem = re.split(r"[/\\]", file)[-1].rpartition(".")[0]
+    name = as_name(stem or "graph")
+    taken = {node.name for node in plan.nodes.values()} | {"user"}
+    while name in taken:
+        name += "_graph"
+    return name

@@ -1,0 +1,76 @@
+"""What is not wrong with a file, and still worth knowing: keys without effect. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from parallel_agent.config.format import NodeEntry, Template
+from parallel_agent.config.plan import Plan
+from parallel_agent.config.problems import Problem
+from parallel_agent.config.prompts import active_names, placeholders
+from parallel_agent.config.source import Source
+from parallel_agent.schema._problems import shown
+
+__all__ = ["notes_on"]
+
+_NO_EFFECT: Final = re.compile(
+    r"""
+    batch_user_messages | react_compact_prompts | verbose | blackboard\.path
+    | blackboard\.boards\[\d+\]\.file
+    | models\[\d+\]\.batch_\w+
+    | nodes\[\d+\]\.(batch_message_passing | react | react_output | prompt\.batch_use_messages)
+    | edges\[.*\.batch_(children|fan_in)
+    """,
+    re.VERBOSE,
+)
+_WHY: Final = {
+    "path": "boards are kept in the state, not in files",
+    "file": "boards are kept in the state, not in files",
+}
+
+
+def notes_on(plan: Plan, source: Source, templates: Sequence[Template]) -> list[Problem]:
+    """Return the notes on a file without problems, in its order."""
+    notes = [*_without_effect(source), *_on_nodes(plan, source, templates)]
+    return sorted(notes, key=lambda note: (note.line, note.column))
+
+
+def _without_effect(source: Source) -> Iterator[Problem]:
+    for path in source.keys:
+        if _NO_EFFECT.fullmatch(path):
+            why = _WHY.get(path.rpartition(".")[2])
+            message = f"this has no effect: {why}" if why else "this has no effect"
+            yield source.problem(path, message, at_key=True, is_note=True)
+
+
+def _on_nodes(plan: Plan, source: Source, templates: Sequence[Template]) -> Iterator[Problem]:
+    for node in plan.nodes.values():
+        entry, path = node.entry, node.path
+        if entry.prompt is not None:
+            yield from _on_prompt(plan, source, entry, f"{path}.prompt", templates)
+        if node.is_guard:
+            for key in ("message_passing", "blackboard"):
+                if getattr(entry, key) is not None:
+                    why = "this has no effect: a guard runs before the nodes that share texts"
+                    yield source.problem(f"{path}.{key}", why, at_key=True, is_note=True)
+
+
+def _on_prompt(
+    plan: Plan, source: Source, entry: NodeEntry, path: str, templates: Sequence[Template]
+) -> Iterator[Problem]:
+    if entry.prompt is None:
+        return
+    scope = entry.prompt.chat_history
+    if scope is not None and scope not in (plan.file.chat_history or {}):
+        why = f"there is no history {shown(scope)}: the node runs without one"
+        yield source.problem(f"{path}.chat_history", why, is_note=True)
+    template, active = templates[entry.prompt.template], active_names(entry)
+    sides = (template.system_template, template.prompt_template)
+    texts = [text for side in sides for text in (side or {}).values()]
+    named = dict.fromkeys(name for text in texts for name in placeholders(text))
+    for name in named:
+        if name not in active:
+            why = f"its texts have {{{name}}}, which the node does not fill: it will fail"
+            yield source.problem(f"{path}.template", why, is_note=True)
