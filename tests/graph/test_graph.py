@@ -24,6 +24,7 @@ from parallel_agent import (
     Runner,
     Select,
     SequentialAgent,
+    StateConflictError,
     Status,
     Switch,
     WaitAll,
@@ -469,6 +470,16 @@ def test_after_the_graph_all_is_seen() -> None:
     graph = GraphAgent("g", [(node("a"), node("b"))], nodes=[node("c", sleeps=1)])
     run_tree(SequentialAgent("s", [graph, after]))
     assert seen[1:] == ["a", "b", "c"]
+
+
+def test_nodes_that_an_edge_orders_may_write_the_same_key() -> None:
+    def writes(name: str) -> Agent:
+        return node(name, lambda ctx: ctx.state.__setitem__("k", name))
+
+    ordered = GraphAgent("g", [(writes("a"), writes("b"))])
+    unordered = GraphAgent("g", nodes=[writes("a"), writes("b")])
+    assert run_tree(Runner(ordered, on_conflict="error")).error is None
+    assert isinstance(run_tree(Runner(unordered, on_conflict="error")).error, StateConflictError)
 
 
 # ---------------------------------------------------------------------------------------- nesting
