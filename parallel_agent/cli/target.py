@@ -58,11 +58,16 @@ def load(target: str, agents: Sequence[str] = ()) -> Agent:
     """
     place, attribute = _split(target)
     if place.endswith(GRAPH_FILES):
+        if attribute:
+            message = f"{one_line(place)} is one graph: leave out :{one_line(attribute)}"
+            raise TargetError(f"{message}. {WHAT_A_TARGET_IS}")
         code = load_code(agents)
         try:
             return read_graph(place, code)
         except ConfigError as error:
             message, details = told(error, code)
+            if not Path(place).exists():
+                message, details = f"{one_line(place)} does not exist. {WHAT_A_TARGET_IS}", ""
             raise TargetError(message, details=details) from None
         except ModuleNotFoundError as error:
             raise TargetError(one_line(str(error))) from None
