@@ -22,6 +22,7 @@ A name says whose doing it was::
     │   ├── ReplayMismatchError     a resumed agent does not start what it had started
     │   ├── RequestError            a question to a person that cannot be asked
     │   ├── ResponseRefusedError    an answer to no open request, or one that does not fit
+    │   ├── ToolDefinitionError     a function that cannot be a tool (at construction)
     │   ├── TransferError           an agent handed over to one that cannot go on
     │   ├── TreeChangedError        the tree is not the one whose run is to be resumed
     │   ├── EscapedCancellationError   a helper generator held a cancel scope over a ``yield``
@@ -80,6 +81,7 @@ __all__ = [
     "StateConflictError",
     "StateError",
     "StreamClosedError",
+    "ToolDefinitionError",
     "TransferError",
     "TreeChangedError",
     "TreeError",
@@ -216,6 +218,10 @@ class ResponseRefusedError(UsageError, ValueError):
 
     Nothing has changed: a request that was open still is.
     """
+
+
+class ToolDefinitionError(UsageError, TypeError):
+    """A function cannot be a tool: its name or its parameters cannot be told to a model."""
 
 
 class TransferError(UsageError, ValueError):

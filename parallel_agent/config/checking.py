@@ -7,6 +7,7 @@ Pure but for the modules that nodes name, which are imported.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
@@ -46,9 +47,11 @@ _FOR_KINDS: Final[Mapping[str, Collection[str]]] = {
 }
 """Keys that only some kinds of node have."""
 
+_SHOWN: Final = 5
+
 
 def check_plan(
-    plan: Plan, source: Source, modules: Modules, conditions: Collection[str]
+    plan: Plan, source: Source, modules: Modules, conditions: Mapping[str, Any]
 ) -> list[Problem]:
     """Return what is wrong with a file, in no order."""
     checker = _Checker(plan, source)
@@ -135,6 +138,7 @@ class _Checker:
         for node in self._plan.nodes.values():
             if node.kind in MEMBERS and not node.members:
                 self._refuse(f"{node.path}.{node.kind}", "name a node at least")
+            times = Counter(member.id for member in node.members)
             for member in node.members:
                 other = self._plan.nodes.get(member.id)
                 owner = owners.setdefault(member.id, node)
@@ -144,19 +148,26 @@ class _Checker:
                 elif other.is_guard:
                     why = f"{shown(member.id)} is a guard, and runs before the graph"
                     self._refuse(member.path, f"{why}: it cannot be part of a node")
-                elif owner is not node or [one.id for one in node.members].count(member.id) > 1:
+                elif owner is not node or times[member.id] > 1:
                     why = f"{shown(member.id)} is part of a node twice; write a second node"
                     self._refuse(member.path, why)
         self._rounds()
 
     def _rounds(self) -> None:
-        for node in self._plan.nodes.values():
-            line, inside = [node.id], self._plan.inside
-            while line[-1] in inside and inside[line[-1]] not in line:
-                line.append(inside[line[-1]])
-            if inside.get(line[-1]) == node.id:
-                names = ", which is part of ".join(map(shown, [*line, node.id]))
-                self._refuse(node.path, f"{names}: a node cannot be part of itself")
+        inside = self._plan.inside
+        seen: dict[str, str] = {}  # from where each was come to first
+        for start in self._plan.nodes:
+            way: list[str] = []
+            node = start
+            while node in inside and node not in seen:
+                seen[node] = start
+                way.append(node)
+                node = inside[node]
+            if node in inside and seen[node] == start:
+                circle = [*way[way.index(node) :], node]
+                names = ", which is part of ".join(map(shown, circle[: _SHOWN + 1]))
+                why = f"{names}: a node cannot be part of itself"
+                self._refuse(self._plan.nodes[node].path, why)
 
     def policies(self) -> None:
         """A policy that is told something is told one thing; a graph waits for all."""

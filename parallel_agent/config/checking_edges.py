@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
+from inspect import iscoroutinefunction
+from typing import Any
 
+from parallel_agent.agent import Agent
 from parallel_agent.config.modules import near
 from parallel_agent.config.plan import Mention, Plan, Way, Wire
 from parallel_agent.config.problems import Problem
 from parallel_agent.config.source import Source
 from parallel_agent.schema._problems import shown
-from session.state import UnstorableError, freeze
 
 __all__ = ["edge_problems"]
 
 
-def edge_problems(plan: Plan, source: Source, conditions: Collection[str]) -> Iterator[Problem]:
+def edge_problems(plan: Plan, source: Source, conditions: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield what is wrong with the edges."""
     for mention in plan.mentions:
         yield from _mention(plan, source, mention)
         yield from _options(source, mention, conditions)
+    guards = {guard.id: index for index, guard in enumerate(plan.guards)}
     for wire in plan.wires:
-        yield from _wire(plan, source, wire)
+        yield from _wire(guards, source, wire)
     yield from _two_ways(plan, source)
 
 
@@ -39,7 +42,7 @@ def _mention(plan: Plan, source: Source, mention: Mention) -> Iterator[Problem]:
         yield source.problem(f"{mention.path}.react", why, at_key=True)
 
 
-def _options(source: Source, mention: Mention, conditions: Collection[str]) -> Iterator[Problem]:
+def _options(source: Source, mention: Mention, conditions: Mapping[str, Any]) -> Iterator[Problem]:
     entry, path = mention.entry, mention.path
     said = _said(mention)
     if said and mention.way is not Way.CHILDREN:
@@ -48,7 +51,7 @@ def _options(source: Source, mention: Mention, conditions: Collection[str]) -> I
             yield source.problem(f"{path}.{key}", why, at_key=True)
         return
     if "when" in entry and entry.get("if") is not None:
-        yield source.problem(f"{path}.if", "write `when` or `if`, not both", at_key=True)
+        yield source.problem(f"{path}.if", "write one of `when` and `if`", at_key=True)
     if entry.get("default") and ("when" in entry or entry.get("if") is not None):
         why = "what is taken by default has no condition; write two edges"
         yield source.problem(f"{path}.default", why, at_key=True)
@@ -56,12 +59,21 @@ def _options(source: Source, mention: Mention, conditions: Collection[str]) -> I
     if condition is not None and condition not in conditions:
         hint = near(condition, conditions) or "; pass it with conditions={...}"
         yield source.problem(f"{path}.if", f"no condition {shown(condition)} was given{hint}")
+    elif condition is not None and not _is_plain(conditions[condition]):
+        why = f"the condition {shown(condition)} is no plain function of an output"
+        yield source.problem(f"{path}.if", why)
     most = entry.get("max_times")
     if most is not None and most < 1:
         why = f"a whole number from 1 on is needed, not {shown(most)}"
         yield source.problem(f"{path}.max_times", why)
-    if "when" in entry:
-        yield from _when(source, mention)
+    if entry.get("when") == []:
+        why = "an empty list is no condition: it is never true"
+        yield source.problem(f"{path}.when", why)
+
+
+def _is_plain(condition: object) -> bool:
+    is_class = isinstance(condition, type | Agent)
+    return callable(condition) and not is_class and not iscoroutinefunction(condition)
 
 
 def _said(mention: Mention) -> list[str]:
@@ -72,21 +84,7 @@ def _said(mention: Mention) -> list[str]:
     return ["when", *said] if "when" in entry else said
 
 
-def _when(source: Source, mention: Mention) -> Iterator[Problem]:
-    when = mention.entry.get("when")
-    place = f"{mention.path}.when"
-    if when == []:
-        yield source.problem(place, "an empty list is no condition: it is never true")
-    if isinstance(when, dict):
-        yield source.problem(place, "a value is needed, or a list of values")
-    try:
-        freeze(when)
-    except UnstorableError as exc:
-        yield source.problem(place, str(exc))
-
-
-def _wire(plan: Plan, source: Source, wire: Wire) -> Iterator[Problem]:
-    guards = {guard.id: index for index, guard in enumerate(plan.guards)}
+def _wire(guards: Mapping[str, int], source: Source, wire: Wire) -> Iterator[Problem]:
     for other in wire.others:
         before, after = (wire.node, other) if wire.way.leads_on else (other, wire.node)
         if before.id in guards and _said(other):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from parallel_agent.config.format import NodeEntry
@@ -53,10 +52,12 @@ class _Checker:
         yield from self._twice(self._boards, "blackboard.boards[{}].id", "boards")
 
     def _twice(self, names: Sequence[str | None], path: str, what: str) -> Iterator[Problem]:
+        seen = set[str | None]()
         for index, name in enumerate(names):
-            if name is not None and name in names[:index]:
+            if name is not None and name in seen:
                 why = f"two {what} are called {shown(name)}"
                 yield self._source.problem(path.format(index), why)
+            seen.add(name)
 
     def boards(self) -> Iterator[Problem]:
         """Boards have a name that can be kept, and import others that are there."""
@@ -76,10 +77,12 @@ class _Checker:
     def histories(self) -> Iterator[Problem]:
         """One history belongs to one node."""
         uses = [None if one.prompt is None else one.prompt.chat_history for one in self._file.nodes]
+        seen = set[str | None]()
         for index, scope in enumerate(uses):
-            if scope is not None and Counter(uses[: index + 1])[scope] > 1:
+            if scope is not None and scope in seen:
                 why = f"another node has the history {shown(scope)}: one is for one node"
                 yield self._source.problem(f"nodes[{index}].prompt.chat_history", why)
+            seen.add(scope)
 
     def node(self, entry: NodeEntry, path: str) -> Iterator[Problem]:
         """What a node names is there."""

@@ -77,6 +77,7 @@ class _Compiler:
         self._given = given
         self._problems: list[Problem] = []
         self._agents: dict[str, Agent] = {}
+        self._guards = {guard.id for guard in plan.guards}
 
     def graph(self) -> GraphAgent:
         file, plan = self._plan.file, self._plan
@@ -221,7 +222,7 @@ class _Compiler:
             yield from _one_by_one([self._agents[one] for one in ids])
 
     def _edges(self, wire: Wire) -> list[EdgeLike]:
-        guards = {guard.id for guard in self._plan.guards}
+        guards = self._guards
         others = [other for other in wire.others if other.id not in guards]
         agents = [self._agents[one] for one in dict.fromkeys(other.id for other in others)]
         if not agents:

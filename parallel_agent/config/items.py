@@ -6,6 +6,7 @@ Pure: no I/O.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -16,12 +17,12 @@ __all__ = [
     "MAX_DEPTH",
     "MAX_VALUES",
     "Item",
+    "Lines",
     "Listing",
     "Scalar",
     "Table",
     "UnreadableError",
     "resolve",
-    "spot_of",
 ]
 
 MAX_DEPTH: Final = 50
@@ -112,12 +113,22 @@ def resolve(text: str, spot: Spot) -> Any:
     return int(text) if is_whole else float(text)
 
 
-_BREAK: Final = re.compile(r"\r\n|[\n\r\x85\u2028\u2029]")
+# What editors count as lines. For YAML 1.1 there are more.
+_BREAK: Final = re.compile(r"\r\n|[\n\r]")
 
 
-def spot_of(text: str, position: int) -> Spot:
-    """Return where the character at ``position`` stands."""
-    line, start = 1, 0
-    for found in _BREAK.finditer(text, 0, max(position, 0)):
-        line, start = line + 1, found.end()
-    return Spot(line, max(position - start, 0) + 1)
+class Lines:
+    """The lines of a text, to find places in it."""
+
+    def __init__(self, text: str) -> None:
+        """Count them."""
+        self._text = text
+        self._starts = [0, *(found.end() for found in _BREAK.finditer(text))]
+
+    def spot(self, position: int) -> Spot:
+        """Return where the character at ``position`` stands, or the end of the text."""
+        position = max(min(position, len(self._text)), 0)
+        if self._text[max(position - 1, 0) : position + 1] == "\r\n":
+            position -= 1  # both end the line, and the line has one end
+        line = bisect_right(self._starts, position)
+        return Spot(line, position - self._starts[line - 1] + 1)

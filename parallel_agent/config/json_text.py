@@ -14,6 +14,7 @@ from parallel_agent.config.items import (
     MAX_DEPTH,
     MAX_VALUES,
     Item,
+    Lines,
     Listing,
     Scalar,
     Table,
@@ -49,9 +50,7 @@ class _Reader:
     def __init__(self, text: str) -> None:
         self._text = text
         self._position = 0
-        self._line = 1
-        self._start = 0
-        self._seen = 0
+        self._lines = Lines(text)
         self._count = 0
 
     def at_end(self) -> bool:
@@ -63,11 +62,7 @@ class _Reader:
         return UnreadableError(self._spot(), f"this is no JSON: {why}")
 
     def _spot(self) -> Spot:
-        for found in re.finditer(r"\r\n|[\n\r]", self._text[self._seen : self._position]):
-            self._line += 1
-            self._start = self._seen + found.end()
-        self._seen = self._position
-        return Spot(self._line, self._position - self._start + 1)
+        return self._lines.spot(self._position)
 
     def _next(self, expected: str) -> str:
         """Return the character that comes next; it must be one of ``expected``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable, Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 from parallel_agent.agent import Agent, check_agent
 from parallel_agent.errors import TreeError
@@ -13,6 +13,8 @@ from parallel_agent.notes import describe
 from parallel_agent.schema._problems import shown
 
 __all__ = ["Modules", "near"]
+
+_COMPARED: Final = 200
 
 
 class Modules:
@@ -74,5 +76,7 @@ def _no_agent(found: Any) -> str | None:
 
 def near(name: str, names: Iterable[str]) -> str:
     """Return a hint at the one of ``names`` that may be meant; empty if none is close."""
-    found = difflib.get_close_matches(name, list(names), 1)
+    known = list(names)
+    # Of a large file with nothing right in it, each name would be compared with each.
+    found = difflib.get_close_matches(name, known, 1) if len(known) <= _COMPARED else []
     return f"; did you mean {shown(found[0])}?" if found else ""

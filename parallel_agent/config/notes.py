@@ -49,7 +49,12 @@ def _on_nodes(plan: Plan, source: Source, templates: Sequence[Template]) -> Iter
     for node in plan.nodes.values():
         entry, path = node.entry, node.path
         if entry.prompt is not None:
-            yield from _on_prompt(plan, source, entry, f"{path}.prompt", templates)
+            template = templates[entry.prompt.template]
+            yield from _on_prompt(source, entry, f"{path}.prompt", template)
+            scope = entry.prompt.chat_history
+            if scope is not None and scope not in (plan.file.chat_history or {}):
+                why = f"there is no history {shown(scope)}: the node runs without one"
+                yield source.problem(f"{path}.prompt.chat_history", why, is_note=True)
         if node.is_guard:
             for key in ("message_passing", "blackboard"):
                 if getattr(entry, key) is not None:
@@ -58,19 +63,12 @@ def _on_nodes(plan: Plan, source: Source, templates: Sequence[Template]) -> Iter
 
 
 def _on_prompt(
-    plan: Plan, source: Source, entry: NodeEntry, path: str, templates: Sequence[Template]
+    source: Source, entry: NodeEntry, path: str, template: Template
 ) -> Iterator[Problem]:
-    if entry.prompt is None:
-        return
-    scope = entry.prompt.chat_history
-    if scope is not None and scope not in (plan.file.chat_history or {}):
-        why = f"there is no history {shown(scope)}: the node runs without one"
-        yield source.problem(f"{path}.chat_history", why, is_note=True)
-    template, active = templates[entry.prompt.template], active_names(entry)
     sides = (template.system_template, template.prompt_template)
     texts = [text for side in sides for text in (side or {}).values()]
-    named = dict.fromkeys(name for text in texts for name in placeholders(text))
-    for name in named:
+    active = active_names(entry)
+    for name in dict.fromkeys(name for text in texts for name in placeholders(text)):
         if name not in active:
             why = f"its texts have {{{name}}}, which the node does not fill: it will fail"
             yield source.problem(f"{path}.template", why, is_note=True)

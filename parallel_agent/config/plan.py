@@ -114,7 +114,7 @@ class Wire:
 
     way: Way
     node: Mention
-    others: tuple[Mention, ...]
+    others: list[Mention] = attrs.Factory(list[Mention])
 
 
 @attrs.define(eq=False)
@@ -162,9 +162,17 @@ def make_plan(file: GraphFile) -> Plan:
         if plan.nodes.setdefault(entry.id, planned) is planned:
             for member in planned.members:
                 plan.inside.setdefault(member.id, entry.id)
+    _free_the_last(plan)
     for index, edge in enumerate(file.edges or ()):
         _walk(plan, edge, f"edges[{index}]", None)
     return plan
+
+
+def _free_the_last(plan: Plan) -> None:
+    """Make the last guard a node like others, if there are only guards: it guards nothing."""
+    own = [node for node in plan.nodes.values() if node.id not in plan.inside]
+    if own and all(node.is_guard for node in own) and own[-1].entry.guard is None:
+        plan.nodes[own[-1].id] = attrs.evolve(own[-1], is_guard=False)
 
 
 def _planned(entry: NodeEntry, path: str) -> Planned:
@@ -209,11 +217,10 @@ def _walk(plan: Plan, edge: EdgeEntry | str, path: str, way: Way | None) -> Ment
     for one in Way:
         listed: Sequence[EdgeEntry | str] | None = entry.get(one.value)  # type: ignore[assignment]  # mypy sees no key in it
         if listed is not None:
-            others = [
-                _walk(plan, other, f"{path}.{one.value}[{index}]", one)
-                for index, other in enumerate(listed)
-            ]
-            plan.wires.append(Wire(one, mention, tuple(others)))
+            wire = Wire(one, mention)
+            plan.wires.append(wire)
+            for index, other in enumerate(listed):
+                wire.others.append(_walk(plan, other, f"{path}.{one.value}[{index}]", one))
     for name in ("batch_children", "batch_fan_in"):
         batched: Sequence[EdgeEntry | str] | None = entry.get(name)  # type: ignore[assignment]  # as above
         for index, other in enumerate(batched or ()):

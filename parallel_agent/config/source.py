@@ -18,12 +18,12 @@ from parallel_agent.config.items import (
     MAX_DEPTH,
     MAX_VALUES,
     Item,
+    Lines,
     Listing,
     Scalar,
     Table,
     UnreadableError,
     resolve,
-    spot_of,
 )
 from parallel_agent.config.json_text import parse_json
 from parallel_agent.config.problems import Problem, Spot
@@ -45,7 +45,6 @@ class Source:
 
     Attributes:
         file: its name, for messages.
-        text: all of it.
         value: what it holds: dicts, lists and scalars.
         keys: by path, where the key of a value stands.
         values: by path, where the value stands.
@@ -54,22 +53,11 @@ class Source:
     """
 
     file: str
-    text: str
     value: Any = None
     keys: dict[str, Spot] = attrs.Factory(dict[str, Spot])
     values: dict[str, Spot] = attrs.Factory(dict[str, Spot])
     written: dict[str, str] = attrs.Factory(dict[str, str])
     hidden: dict[str, str] = attrs.Factory(dict[str, str])
-    _end: Spot = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        """Find the end of the text."""
-        self._end = spot_of(self.text, len(self.text))
-
-    def inside(self, spot: Spot) -> Spot:
-        """Return a place that is in the text: parsers also point behind its end."""
-        is_inside = (spot.line, spot.column) <= (self._end.line, self._end.column)
-        return spot if is_inside else self._end
 
     def problem(
         self, path: str, message: str, *, at_key: bool = False, is_note: bool = False
@@ -86,14 +74,13 @@ class Source:
 
     def problem_at(self, spot: Spot, path: str, message: str, *, is_note: bool = False) -> Problem:
         """Return a problem at a place."""
-        return Problem(
-            self.file, spot.line, spot.column, _printable(path), self.hide(message), is_note
-        )
+        message = _printable(self.hide(message))
+        return Problem(self.file, spot.line, spot.column, _printable(path), message, is_note)
 
     def _without_value(self, path: str, message: str) -> str:
         written = self.written.get(path)
-        needed, _, value = message.rpartition(" not ")
-        return message if written is None or not value else f"{needed} not {shown(written)}"
+        needed, separator, _ = message.rpartition(", not ")
+        return f"{needed}, not {shown(written)}" if separator and written is not None else message
 
     def hide(self, message: str) -> str:
         """Return a message without anything that came from the environment."""
@@ -107,6 +94,7 @@ class Source:
 
 _SHORT: Final = 4
 _LONG: Final = 40
+_SHOWN: Final = 200
 
 
 def _hide(message: str, value: str, name: str) -> str:
@@ -114,7 +102,9 @@ def _hide(message: str, value: str, name: str) -> str:
     if len(value) < _SHORT:
         return message.replace(f"'{value}'", f"'{name}'")
     message = message.replace(value, name)
-    # A message shows the beginning of a long one.
+    # A message may show no more than the beginning.
+    for length in range(min(len(value) - 1, _SHOWN), 0, -1) if "…" in message else ():
+        message = message.replace(f"{value[:length]}…", f"{name}…")
     head, there, _ = message.partition(value[:_LONG]) if len(value) > _LONG else (message, "", "")
     return f"{head}{name}…" if there else message
 
@@ -143,7 +133,7 @@ def read_text(path: Path, file: str) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         before = data[: exc.start].decode("utf-8-sig", errors="replace")
-        _refuse(file, spot_of(before, len(before)), f"it is no UTF-8: {exc.reason}")
+        _refuse(file, Lines(before).spot(len(before)), f"it is no UTF-8: {exc.reason}")
 
 
 def _refuse(file: str, spot: Spot, why: str) -> NoReturn:
@@ -161,7 +151,7 @@ def read_source(text: str, file: str, env: Mapping[str, str]) -> Source:
     suffix = Path(file).suffix.lower()
     if suffix not in _SUFFIXES:
         _refuse(file, Spot(), f"its name ends with none of {', '.join(_SUFFIXES)}")
-    source = Source(file, text)
+    source = Source(file)
     try:
         root = parse_json(text) if suffix == ".json" else parse_yaml(text)
         reader = _Reader(source, env)
@@ -172,7 +162,7 @@ def read_source(text: str, file: str, env: Mapping[str, str]) -> Source:
             what = "nothing" if root is None else "something else"
             reader.refuse(spot, "", f"a table of keys and values is needed, and there is {what}")
     except UnreadableError as exc:
-        raise ConfigError([source.problem_at(source.inside(exc.spot), "", exc.why)]) from None
+        raise ConfigError([source.problem_at(exc.spot, "", exc.why)]) from None
     if reader.problems:
         raise ConfigError(reader.problems)
     return source
@@ -180,7 +170,6 @@ def read_source(text: str, file: str, env: Mapping[str, str]) -> Source:
 
 _VARIABLE: Final = re.compile(r"\$\$\{|\$\{([^}]*)\}")
 _NAME: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
-_SHOWN: Final = 200
 
 
 class _Reader:
@@ -193,7 +182,7 @@ class _Reader:
         self._count = 0
 
     def refuse(self, spot: Spot, path: str, why: str) -> None:
-        self.problems.append(self._source.problem_at(self._source.inside(spot), path, why))
+        self.problems.append(self._source.problem_at(spot, path, why))
 
     def value(self, item: Item, path: str, depth: int) -> Any:
         self._count += 1
@@ -202,7 +191,7 @@ class _Reader:
             raise UnreadableError(item.spot, why)
         if depth > MAX_DEPTH:
             raise UnreadableError(item.spot, f"nested more than {MAX_DEPTH} deep")
-        self._source.values[path] = self._source.inside(item.spot)
+        self._source.values[path] = item.spot
         match item:
             case Scalar():
                 return self._scalar(item, path)
@@ -242,7 +231,7 @@ class _Reader:
                 why = f"the key {shown(name)} is there twice; first in line {first}"
                 self.refuse(key.spot, path_text(path, [name]), why)
             else:
-                found[name] = self._source.inside(key.spot), item
+                found[name] = key.spot, item
         for other in merged:
             for name, pair in self._pairs(other, path, depth + 1).items():
                 found.setdefault(name, pair)

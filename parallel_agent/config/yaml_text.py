@@ -14,11 +14,11 @@ from parallel_agent.config.items import (
     MAX_DEPTH,
     MAX_VALUES,
     Item,
+    Lines,
     Listing,
     Scalar,
     Table,
     UnreadableError,
-    spot_of,
 )
 from parallel_agent.config.problems import Spot
 
@@ -38,10 +38,11 @@ def parse_yaml(text: str) -> Item | None:
         UnreadableError: it is no YAML, or has tags, several documents, or too much in it.
         ModuleNotFoundError: ruamel.yaml is not installed; the message names the extra.
     """
+    lines = Lines(text)
     text, back = _without_braces(text)
-    composer = _Composer(back)
+    composer = _Composer(lines, back)
     try:
-        for event in _events(text):
+        for event in _events(text, lines):
             composer.take(event)
     except UnreadableError as exc:
         raise UnreadableError(exc.spot, exc.why.translate(back)) from None
@@ -65,12 +66,15 @@ def _without_braces(text: str) -> tuple[str, dict[int, str]]:
     return _VARIABLE.sub(lambda found: found[0].translate(forth), text), back
 
 
-def _events(text: str) -> Iterator[Any]:
+def _events(text: str, lines: Lines) -> Iterator[Any]:
     ruamel = _ruamel()
+    read = 0
     try:
-        yield from ruamel.YAML(typ="safe", pure=True).parse(text)
+        for event in ruamel.YAML(typ="safe", pure=True).parse(text):
+            read = event.end_mark.index
+            yield event
     except Exception as error:  # noqa: BLE001  # of garbage the parser raises much more than its own errors
-        raise _unreadable(text, error) from None
+        raise _unreadable(error, lines, read) from None
 
 
 def _ruamel() -> Any:
@@ -83,17 +87,17 @@ def _ruamel() -> Any:
         raise ModuleNotFoundError(message, name=exc.name) from exc
 
 
-def _unreadable(text: str, error: Exception) -> UnreadableError:
+def _unreadable(error: Exception, lines: Lines, read: int) -> UnreadableError:
     mark: Any = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     if mark is not None:
         parts = [getattr(error, name, None) for name in ("problem", "context")]
         why = " ".join(str(part) for part in parts if part)
-        return UnreadableError(_spot(mark), f"this is no YAML: {_printable(why)}")
+        return UnreadableError(lines.spot(mark.index), f"this is no YAML: {_printable(why)}")
     position: Any = getattr(error, "position", None)
     if isinstance(position, int):
-        spot = spot_of(text, position)
+        spot = lines.spot(position)
         return UnreadableError(spot, "this is no YAML: a character that no text file has")
-    return UnreadableError(Spot(), f"this is no YAML: {_printable(str(error))}")
+    return UnreadableError(lines.spot(read), "this is no YAML: what follows cannot be read")
 
 
 def _printable(text: str) -> str:
@@ -101,17 +105,14 @@ def _printable(text: str) -> str:
     return line if line.isprintable() else repr(line)[1:-1]
 
 
-def _spot(mark: Any) -> Spot:
-    return Spot(mark.line + 1, mark.column + 1)
-
-
 class _Composer:
     """Puts items together, event by event. Does not recurse."""
 
-    def __init__(self, back: dict[int, str]) -> None:
+    def __init__(self, lines: Lines, back: dict[int, str]) -> None:
         self.root: Item | None = None
         self._documents = 0
         self._count = 0
+        self._lines = lines
         self._back = back
         self._anchors: dict[str, Item] = {}
         # What is open, and for a table the key whose value comes next.
@@ -119,7 +120,8 @@ class _Composer:
 
     def take(self, event: Any) -> None:
         kind = type(event).__name__
-        spot = _spot(event.start_mark)
+        # Not the mark's own line and column: they count lines as YAML does.
+        spot = self._lines.spot(event.start_mark.index)
         match kind:
             case "DocumentStartEvent":
                 self._documents += 1

@@ -6,10 +6,10 @@ node and link, and per loop another for each node in its body.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 
-from parallel_agent.graph.definition import Definition, Link, Loop
+from parallel_agent.graph.definition import Definition, Link, reached
 
 __all__ = ["check_exits", "check_starts", "find_bodies", "find_cycle"]
 
@@ -48,8 +48,12 @@ def find_bodies(definition: Definition) -> Iterator[str]:
     Of a definition whose links lead forward without a cycle.
     """
     names = [agent.name for agent in definition.nodes]
+    follow = [[link.target for link in links] for links in definition.outgoing]
+    precede = [[link.source for link in links] for links in definition.incoming]
     for loop in definition.loops:
-        body = _body(definition, loop)
+        first, last = loop.link.target, loop.link.source
+        before = reached(precede, [last])
+        body = reached(follow, [first]) & before if first in before else set[int]()
         if not body:
             source, target = names[loop.link.source], names[loop.link.target]
             yield (
@@ -79,27 +83,6 @@ def _overlaps(definition: Definition, bodies: Sequence[frozenset[int]]) -> Itera
                 f"the loops {_arrow(names, one.link)} and {_arrow(names, other.link)} overlap: "
                 "one must lie inside the other, or apart from it"
             )
-
-
-def _body(definition: Definition, loop: Loop) -> set[int]:
-    first, last = loop.link.target, loop.link.source
-    after = _reached([first], definition.outgoing, lambda link: link.target)
-    before = _reached([last], definition.incoming, lambda link: link.source)
-    return after & before if first in before else set()
-
-
-def _reached(
-    start: Iterable[int], links: Sequence[Sequence[Link]], end: Callable[[Link], int]
-) -> set[int]:
-    line = list(start)
-    seen = set(line)
-    for node in line:
-        for link in links[node]:
-            other = end(link)
-            if other not in seen:
-                seen.add(other)
-                line.append(other)
-    return seen
 
 
 def _arrow(names: Sequence[str], link: Link) -> str:
@@ -147,9 +130,11 @@ def check_starts(definition: Definition, started: set[int]) -> Iterator[str]:
                 f"{definition.nodes[node].name!r} starts with the graph, and waits for another "
                 "node: leave out one of the edges"
             )
-    written = [[link for link in links if not link.inferred] for links in definition.outgoing]
-    reached = _reached(sorted(started), written, lambda link: link.target)
-    missing = [agent.name for node, agent in enumerate(definition.nodes) if node not in reached]
+    written = [
+        [link.target for link in links if not link.inferred] for links in definition.outgoing
+    ]
+    found = reached(written, sorted(started))
+    missing = [agent.name for node, agent in enumerate(definition.nodes) if node not in found]
     if missing:
         yield (
             f"{', '.join(map(repr, missing))} cannot be reached from START; "

@@ -10,7 +10,7 @@ Pure: no event loop, no clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -18,7 +18,7 @@ import attrs
 from parallel_agent.agent import Agent
 from parallel_agent.graph.routes import Route
 
-__all__ = ["Definition", "Link", "Loop"]
+__all__ = ["Definition", "Link", "Loop", "define", "reached"]
 
 
 @attrs.define(eq=False)
@@ -94,18 +94,22 @@ class Definition:
     @property
     def sinks(self) -> list[int]:
         """The nodes whose output goes to no other node: it is the graph's own."""
+        read = self._read_by_others() if self.boards else ()
         return [
             node
             for node, links in enumerate(self.outgoing)
-            if not any(link.feeds or self._passes_on(link) for link in links)
+            if node not in read and not any(link.feeds for link in links)
         ]
 
-    def _passes_on(self, link: Link) -> bool:
-        """Return whether the source writes a document that the target reads."""
-        return any(
-            link.source in board.contributors and link.target in board.readers
-            for board in self.boards
-        )
+    def _read_by_others(self) -> set[int]:
+        """Return the nodes that write a document which a node after them reads."""
+        precede = [[link.source for link in links] for links in self.incoming]
+        read = set[int]()
+        for board in self.boards:
+            readers: frozenset[int] = board.readers
+            before = {source for reader in readers for source in precede[reader]}
+            read |= board.contributors & reached(precede, before)
+        return read
 
     def describe(self) -> list[str]:
         """Return a line for each link, in words: what must not change while a run is resumed."""
@@ -147,6 +151,18 @@ def define(
         _frozen(back),
         tuple(boards),
     )
+
+
+def reached(follow: Sequence[Sequence[int]], start: Iterable[int]) -> set[int]:
+    """Return the nodes that can be reached from ``start``, those included."""
+    line = list(start)
+    seen = set(line)
+    for node in line:
+        for other in follow[node]:
+            if other not in seen:
+                seen.add(other)
+                line.append(other)
+    return seen
 
 
 def _frozen(lists: list[list[Any]]) -> tuple[tuple[Any, ...], ...]:

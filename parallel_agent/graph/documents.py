@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from parallel_agent.graph.definition import Link
+from parallel_agent.graph.definition import Link, reached
 from parallel_agent.graph.edges import NodeRef
 
 __all__ = ["Board", "Document", "SharedText", "infer_links"]
@@ -90,35 +90,30 @@ class Board:
 def infer_links(size: int, links: Sequence[Link], boards: Iterable[Board]) -> list[Link]:
     """Return the links that follow from who writes and who reads, beside those there are.
 
-    Never one that would close a cycle: then an edge says that the reader comes first.
+    None between two that are ordered already, and so none that would close a cycle.
     """
-    there = {(link.source, link.target) for link in links}
     inferred: list[Link] = []
     follow: list[list[int]] = [[] for _ in range(size)]
+    precede: list[list[int]] = [[] for _ in range(size)]
     for link in links:
         follow[link.source].append(link.target)
+        precede[link.target].append(link.source)
     for board in boards:
         for target, sources in board.waits():
+            if not sources:
+                continue
             # What is inferred for the target adds nothing to what comes after it: one look.
-            after = _after(follow, target) if sources else ()
-            for source in sources:
-                if source in after or (source, target) in there:
+            after, before = reached(follow, [target]), reached(precede, [target])
+            # The last ones first: those before them are then ordered already.
+            for source in reversed(sources):
+                if source in after or source in before:
                     continue
-                there.add((source, target))
+                before |= reached(precede, [source])
                 follow[source].append(target)
+                precede[target].append(source)
                 number = len(links) + len(inferred)
                 inferred.append(Link(number, source, target, feeds=False, inferred=True))
     return inferred
-
-
-def _after(follow: Sequence[Sequence[int]], node: int) -> set[int]:
-    line, seen = [node], {node}
-    for one in line:
-        for other in follow[one]:
-            if other not in seen:
-                seen.add(other)
-                line.append(other)
-    return seen
 
 
 @attrs.frozen(order=True)

@@ -152,7 +152,8 @@ class _GraphRun:
         position = len(self._started)
         child = crew.fork(task)
         branch = child.lane.branch
-        branch.peers, branch.bit, branch.after = self, 1 << position, start.after
+        # Not by position: while a run is resumed, what had ended starts before what had not.
+        branch.peers, branch.bit, branch.after = self, start.bit, start.after
         read = [one for one in self._documents if start.node in one.board.readers]
         if read:
             child.documents = {
@@ -172,7 +173,7 @@ class _GraphRun:
         start, outcome = self._started[position][0], self._crew.outcomes[position]
         for document in self._documents:
             if outcome.status is Status.COMPLETED:
-                document.write(start.node, 1 << position, start.after, outcome.output)
+                document.write(start.node, start.bit, start.after, outcome.output)
         self._decide(start, outcome, route)
         self._dealt_with.add(child)
         self.start()

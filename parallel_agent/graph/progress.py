@@ -35,8 +35,9 @@ class Start:
         round: how often it has started, with this time.
         links: the links that feed it, in the order of declaration.
         outputs: what they bring.
-        after: the activations it comes after, as bits by the order of their start: those that
-            had to end before it could start.
+        after: the activations it comes after, as bits: those that had to end before it could
+            start.
+        bit: its own.
     """
 
     node: int
@@ -44,6 +45,7 @@ class Start:
     links: tuple[Link, ...]
     outputs: tuple[Any, ...]
     after: int
+    bit: int
 
 
 class Progress:
@@ -85,7 +87,8 @@ class Progress:
         back = self._fed_back.get(node)
         links = sorted(self._fed[node], key=lambda link: link.number) if back is None else [back]
         outputs = tuple(self.outputs[link.source] for link in links)
-        return Start(node, self._rounds[node], tuple(links), outputs, self._after[node])
+        after, bit = self._after[node], self._bits[node]
+        return Start(node, self._rounds[node], tuple(links), outputs, after, bit)
 
     def completed(self, node: int, said: Said) -> None:
         """Take what a node has said, and the ways out that it chooses.

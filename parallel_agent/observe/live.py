@@ -291,6 +291,8 @@ def _name(row: Row, progress: Progress, *, ascii_only: bool) -> Text:
     text.append(node.name, "dim" if node.status is Status.PENDING else "bold")
     if node.started > 1:
         text.append(f" x{node.started}", "dim")
+        if node.failed:  # of the items of a map, say, of which the last one shows
+            text.append(f", {node.failed} failed", _LOOKS[Status.FAILED].style)
     return text
 
 

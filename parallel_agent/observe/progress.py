@@ -48,6 +48,7 @@ class Node:
         is_static: it stands in the tree; else it was started at run time.
         status: that of its newest activation.
         started: how many activations there have been.
+        failed: how many of them have failed.
         events: how many events it has emitted, partial ones not counted.
         text: the last thing it said, on one line; or its error.
         spent: seconds of the activations that have ended.
@@ -62,6 +63,7 @@ class Node:
     is_static: bool
     status: Status = Status.PENDING
     started: int = 0
+    failed: int = 0
     events: int = 0
     text: str = ""
     spent: float = 0.0
@@ -208,6 +210,7 @@ class Progress:
         node = self._running.pop(path)
         node.spent += max(0.0, now - node.since.pop(path))
         node.text = one_line(why, MAX_TEXT) or node.text
+        node.failed += status is Status.FAILED
         if not node.since:
             self._move(node, status)
             above = node.parent

@@ -1,0 +1,141 @@
+"""A typed function with a docstring is a tool: what the model is told, and what a call does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Literal
+
+import attrs
+import pytest
+import trio
+
+from parallel_agent import InvocationContext, Runner, SchemaError, agent
+from parallel_agent.errors import ToolDefinitionError
+from parallel_agent.tools.function_tool import FunctionTool, as_tool, tool
+from parallel_agent.tools.tool import Tool
+
+
+@tool
+async def look(city: str, days: int = 3, *, ctx: InvocationContext) -> str:  # noqa: D417  # as below
+    """Look up the weather
+    of a city.
+
+    More than a model needs to know.
+
+    Args:
+        city: its name,
+            in English
+        days (int): how many days
+
+    Returns:
+        str: the weather
+    """  # noqa: D205  # as people write them
+    await trio.lowlevel.checkpoint()
+    return f"{city} for {days} days, asked by {ctx.agent.name}"
+
+
+async def called(used: Tool, **arguments: Any) -> Any:
+    """Return what a call from an agent comes to."""
+    got: list[Any] = []
+
+    @agent
+    async def asker(ctx: InvocationContext) -> None:
+        got.append(await used.call(ctx, arguments))
+
+    await Runner(asker).run("x")
+    return got[0]
+
+
+def test_the_model_is_told_what_the_signature_and_the_docstring_say() -> None:
+    assert (look.name, look.description) == ("look", "Look up the weather of a city.")
+    assert look.parameters == {
+        "type": "object",
+        "properties": {
+            "city": {"type": "string", "description": "its name, in English"},
+            "days": {"type": "integer", "description": "how many days"},
+        },
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+
+
+async def test_defaults_stand_and_the_context_is_given() -> None:
+    assert await called(look, city="Oslo") == "Oslo for 3 days, asked by asker"
+
+
+async def test_arguments_that_do_not_fit_are_refused_by_name() -> None:
+    with pytest.raises(SchemaError, match=r"days: a whole number is needed, not '3'"):
+        await called(look, city="Oslo", days="3")
+    with pytest.raises(SchemaError, match="there is no such field"):
+        await called(look, city="Oslo", weeks=1)
+
+
+async def test_a_plain_function_is_called_in_a_thread() -> None:
+    @tool
+    def where() -> str:
+        return threading.current_thread().name
+
+    assert await called(where) != threading.current_thread().name
+
+
+async def test_arguments_become_what_the_annotations_say() -> None:
+    @attrs.frozen
+    class Point:
+        x: int
+        y: int = 0
+
+    given: list[object] = []
+
+    def move(to: Point, how: Literal["fast", "slow"], tags: list[str] | None = None) -> None:
+        given.extend([to, how, tags])
+
+    move.__annotations__["to"] = Point
+    await called(tool(move), to={"x": 1}, how="fast")
+    assert given == [Point(1), "fast", None]
+
+
+def test_it_may_be_called_otherwise_and_need_approval() -> None:
+    used = tool(name="look-up", description="Looks.", needs_approval=lambda given: given["n"] > 3)(
+        lambda n: n
+    )
+    assert (used.name, used.description) == ("look-up", "Looks.")
+    assert [used.wants_approval({"n": n}) for n in (3, 4)] == [False, True]
+    assert tool(lambda: 1, name="a", needs_approval=True).wants_approval({})
+    assert tool(lambda: 1, name="a", is_long_running=True).is_long_running
+
+
+def _star(*args: int) -> None: ...
+def _named(**options: int) -> None: ...
+def _positional(a: int, /) -> None: ...
+def _unknown(a: Nowhere) -> None: ...  # type: ignore[name-defined]  # noqa: F821  # that is the point
+def _untold(a: Callable[[], None]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "match"),
+    [
+        (_star, r"takes \*args"),
+        (_named, r"takes \*options"),
+        (_positional, "has no name to give it by"),
+        (_unknown, "cannot be found out"),
+        (_untold, "cannot be told to a model"),
+        (lambda: 1, "tool name '<lambda>' is none"),
+        (7, "a tool is a function or a Tool, not 7"),
+        (int, "a tool is a function or a Tool"),
+    ],
+)
+def test_what_cannot_be_a_tool_is_refused_where_it_is_written(function: Any, match: str) -> None:
+    with pytest.raises(ToolDefinitionError, match=match):
+        tool(function)
+
+
+def test_a_function_among_tools_is_one() -> None:
+    def plain(a: int) -> int:
+        """Do something."""
+        return a
+
+    assert isinstance(as_tool(plain), FunctionTool)
+    assert as_tool(look) is look
+    with pytest.raises(ToolDefinitionError):
+        as_tool("look")
