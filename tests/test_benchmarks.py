@@ -37,6 +37,7 @@ TINY: Final = Sizes(
     resume_history=(0, 5),
     resume_part=(1, 3),
     resumable=((2, 3),),
+    graphs=(3, 5),
 )
 
 # Starts processes, which takes a while: left to a test of its own.

@@ -121,7 +121,7 @@ class _GraphRun:
         self._places = max_concurrency
         self._waiting: deque[Start] = deque()
         self._started: list[tuple[Start, Task]] = []  # by position
-        self._dealt_with: set[Activation] = set()
+        self._at_work: set[Activation] = set()  # of those that had ended, while they end again
 
     def start(self) -> None:
         """Start what is ready, as far as there are places."""
@@ -166,16 +166,17 @@ class _GraphRun:
     @enable_ki_protection
     async def _run(self, position: int, child: Activation) -> None:
         """Run a node to its end, and start what that makes ready."""
-        await self._crew.watch(position, child)
+        try:
+            await self._crew.watch(position, child)
+        finally:
+            self._at_work.discard(child)
         if self._places is not None:
             self._places += 1
-        route = self._crew.again.get(position, child).route
         start, outcome = self._started[position][0], self._crew.outcomes[position]
-        for document in self._documents:
-            if outcome.status is Status.COMPLETED:
+        if outcome.status is Status.COMPLETED:
+            for document in self._documents:
                 document.write(start.node, start.bit, start.after, outcome.output)
-        self._decide(start, outcome, route)
-        self._dealt_with.add(child)
+        self._decide(start, outcome, self._crew.again.get(position, child).route)
         self.start()
 
     def _decide(self, start: Start, outcome: Outcome, route: Any) -> None:
@@ -218,8 +219,9 @@ class _GraphRun:
                 continue
             if replay.was_cut_off(child):
                 crew.seal(child)
+            self._at_work.add(child)
             self.nursery.start_soon(self._run, position, child)
-            while child not in self._dealt_with and not crew.is_asking(child):
+            while child in self._at_work and not crew.is_asking(child):
                 await cancel_shielded_checkpoint()
 
     def _name(self, start: Start) -> str:

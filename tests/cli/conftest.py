@@ -90,8 +90,10 @@ def durable(call: Call, db: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Write:
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     """Write a Python file that has imported all of `parallel_agent`, `trio` and `signal`."""
+    # A file that is written again at once, and is as long as before, is not seen to have changed.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
     def write(source: str, name: str = "my_tree.py") -> Path:
         file = tmp_path / name

@@ -15,6 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import CodeType, ModuleType
 from typing import Any, NoReturn
@@ -254,8 +255,12 @@ def _without(names: Sequence[str]) -> Iterator[None]:
         sys.modules.update(before)
 
 
+@cache
 def instrumented() -> tuple[Any, Any, Faults]:
-    """Return instrumented copies of ``parallel_agent`` and ``session``, and the switchboard."""
+    """Return instrumented copies of ``parallel_agent`` and ``session``, and the switchboard.
+
+    The same ones each time: to make them takes seconds.
+    """
     faults = Faults()
     finder: Any = _Finder(faults)
     with _without(_PACKAGES):

@@ -32,6 +32,13 @@ AFTER_THE_END = (
 ENOUGH = 3
 """How many other workloads pass a site at which faults in durable runs say nothing new."""
 
+SOME = 6
+"""How many of the workloads that pass a site are disturbed there, other ones at the next site; in
+`make deep` all of them."""
+
+LATER = 2
+"""In how many of these it is at later passes, too; in all of them in `make deep`."""
+
 TRIES = 20
 """Some sites are passed or not as the scheduler takes the tasks."""
 
@@ -149,6 +156,13 @@ PASSING = _passing()
 CASES = [(site, when) for site in FAULTS.sites for when in whens(site)]
 
 
+def some(site: Site) -> list[Workload]:
+    """Some of the workloads that pass the site: between them, the sites have all of them."""
+    passing = PASSING[site.name]
+    first = FAULTS.sites.index(site) % max(len(passing), 1)
+    return [*passing[first:], *passing[:first]][:SOME]
+
+
 def test_every_site_is_passed_by_some_workload() -> None:
     assert [site for site, workloads in PASSING.items() if not workloads] == []
 
@@ -172,14 +186,22 @@ async def test_a_return_of_what_is_said_never_to_return_would_be_found() -> None
 @pytest.mark.parametrize(("site", "when"), CASES, ids=[f"{w} {s.name}" for s, w in CASES])
 def test_a_fault_ends_the_run_and_shows(site: Site, when: str) -> None:
     # Some sites are passed or not as the scheduler takes the tasks.
-    assert any(_hits(site, when) for _ in range(TRIES))
+    assert any(_hits(site, when, some(site)) for _ in range(TRIES))
 
 
-def _hits(site: Site, when: str) -> int:
-    """Inject a fault wherever workloads pass the site; return how often that was."""
+@pytest.mark.deep
+@leaves_agents_open
+@pytest.mark.parametrize(("site", "when"), CASES, ids=[f"{w} {s.name}" for s, w in CASES])
+def test_a_fault_ends_every_run_and_shows(site: Site, when: str) -> None:
+    passing = PASSING[site.name]
+    assert any(_hits(site, when, passing, later=len(passing)) for _ in range(TRIES))
+
+
+def _hits(site: Site, when: str, passing: list[Workload], *, later: int = LATER) -> int:
+    """Inject a fault where workloads pass the site; return how often that was."""
     hit = 0
-    for workload in PASSING[site.name]:
-        for nth in (1, 2, 5):
+    for number, workload in enumerate(passing):
+        for nth in (1, 2, 5) if number < later else (1,):
             ended = faulted(workload, site, when, nth)
             if ended is None:
                 break
@@ -194,7 +216,19 @@ def _hits(site: Site, when: str) -> int:
 @leaves_agents_open
 @pytest.mark.parametrize(("site", "when"), CASES, ids=[f"{w} {s.name}" for s, w in CASES])
 def test_a_cancellation_ends_the_run_as_cancelled(site: Site, when: str) -> None:
-    for workload in PASSING[site.name]:
+    _cancel(site, when, some(site))
+
+
+@pytest.mark.deep
+@leaves_agents_open
+@pytest.mark.parametrize(("site", "when"), CASES, ids=[f"{w} {s.name}" for s, w in CASES])
+def test_a_cancellation_ends_every_run_as_cancelled(site: Site, when: str) -> None:
+    _cancel(site, when, PASSING[site.name])
+
+
+def _cancel(site: Site, when: str, passing: list[Workload]) -> None:
+    """Cancel workloads where they pass the site."""
+    for workload in passing:
         ended = perform(workload, arm=lambda scope: FAULTS.arm(site, when, 1, scope.cancel))
         if not FAULTS.disarm():
             continue

@@ -792,12 +792,12 @@ async def test_a_broken_promise_is_caught(
 
 async def test_a_service_that_copies_events_keeps_its_promises() -> None:
     """What a database does: the objects read are not those appended."""
+    codec = Codec()
 
     class Copies(InMemorySessionService):
         async def get(self, **rest: Any) -> Session | None:
             session = await super().get(**rest)
             if session is not None:
-                codec = Codec()
                 session.events = [codec.loads(codec.dumps(event)) for event in session.events]
                 session.state = copy.deepcopy(session.state)
             return session

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator
 from random import Random
+from typing import Final
 
 import trio
 
@@ -25,14 +26,14 @@ from session.codec import Codec
 __all__ = ["crowded", "digest", "log_of", "log_under"]
 
 Ctx = InvocationContext
+CODEC: Final = Codec()
 
 
 def log_of(result: Result | None) -> bytes:
     """Return the log as it is stored."""
     if result is None:
         return b"none"
-    codec = Codec()
-    return "\n".join(codec.dumps(event) for event in result.events).encode()
+    return "\n".join(CODEC.dumps(event) for event in result.events).encode()
 
 
 def log_under(seed: int) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import trio
@@ -36,13 +36,15 @@ from parallel_agent.testing.recorded import (
 from parallel_agent.testing.scripted import contributes, emits, escalates, outputs, scripted, sleeps
 from session import Codec, thaw
 
+CODEC: Final = Codec()
+
 
 def recorded(tree: Agent) -> Result:
     return trio.run(Runner(tree).run, "hi", clock=MockClock(autojump_threshold=0))
 
 
 def log_of(result: Result) -> list[str]:
-    return [Codec().dumps(event) for event in result.events]
+    return [CODEC.dumps(event) for event in result.events]
 
 
 def state_of(result: Result | None) -> dict[str, Any]:
