@@ -15,7 +15,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any, Final
+
+from cattrs import Converter
 
 from session.codec._read import READ_ERRORS, make_converter, problems, read_event
 from session.codec._write import event_object
@@ -48,11 +51,16 @@ class Codec:
     """Writes and reads the stored form. Has no state that its use changes."""
 
     def __init__(self) -> None:
-        """Make the converter: a codec has its own, so no other code's hooks reach it."""
-        self._converter = make_converter()
+        """See the class."""
         self._to_text = json.JSONEncoder(
             ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False
         ).encode
+
+    @cached_property
+    def _converter(self) -> Converter:
+        # A codec has its own, so no other code's hooks reach it. Made by the first that reads:
+        # it takes longer than to write a hundred events.
+        return make_converter()
 
     # Writing.
 
