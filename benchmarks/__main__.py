@@ -16,6 +16,7 @@ import attrs
 from benchmarks.durable import appends, durable
 from benchmarks.dynamic import dynamic, mapped
 from benchmarks.exploring import exploring
+from benchmarks.graphs import graphs
 from benchmarks.hosts import hosts, starts
 from benchmarks.imports import imports
 from benchmarks.measure import FULL, QUICK, Row, Sizes, machine
@@ -36,6 +37,7 @@ BENCHMARKS: Final[Mapping[str, Callable[[Sizes], Iterator[Row]]]] = MappingProxy
         "many": many,
         "dynamic": dynamic,
         "mapped": mapped,
+        "graphs": graphs,
         "exploring": exploring,
         "durable": durable,
         "appends": appends,
@@ -62,6 +64,12 @@ def main(arguments: Sequence[str] | None = None, *, sizes: Sizes | None = None) 
         metavar="FILE",
         help="a Python that has google-adk[db], for 'durable' to run the same work in",
     )
+    parser.add_argument(
+        "--peers",
+        metavar="PYTHON",
+        help="a Python that has agent-framework-core, langgraph or google-adk, for 'graphs' to run "
+        "the same work in",
+    )
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
@@ -73,6 +81,8 @@ def main(arguments: Sequence[str] | None = None, *, sizes: Sizes | None = None) 
     chosen = sizes or (QUICK if options.quick else FULL)
     if options.adk_python:
         chosen = attrs.evolve(chosen, adk_python=options.adk_python)
+    if options.peers:
+        chosen = attrs.evolve(chosen, peers=options.peers)
     where = machine()
     if not options.json:
         print(", ".join(f"{key} {value}" for key, value in where.items()))

@@ -68,6 +68,8 @@ class Sizes:
     resume_history: tuple[int, ...] = (1_000, 10_000, 100_000)
     resume_part: tuple[int, ...] = (100, 1_000, 10_000)
     resumable: tuple[tuple[int, int], ...] = ((10, 1_000), (1_000, 10))
+    graphs: tuple[int, ...] = (100, 1_000, 10_000)
+    peers: str | None = None
 
 
 FULL = Sizes()
@@ -88,6 +90,7 @@ QUICK = Sizes(
     resume_history=(1_000, 10_000),
     resume_part=(100, 1_000),
     resumable=((10, 1_000),),
+    graphs=(100, 1_000),
 )
 """The same questions in less time: fewer rounds, fewer cases."""
 

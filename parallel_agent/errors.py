@@ -16,6 +16,7 @@ A name says whose doing it was::
     │   ├── RouteError              a node's output chooses an edge that is not there
     │   ├── HostError               trio where asyncio is needed, or the other way round
     │   ├── InputError              an agent was given an input that it does not take
+    │   ├── InstructionError        an instruction names what is not there
     │   ├── MessageRefusedError     a message to a branch that does not run, or to a full inbox
     │   ├── NothingToResumeError    no unfinished run of that name in the session
     │   ├── ReadError               a run's stream was read in a way that cannot work
@@ -66,6 +67,7 @@ __all__ = [
     "GraphError",
     "HostError",
     "InputError",
+    "InstructionError",
     "MessageRefusedError",
     "MessageTypeError",
     "NothingToResumeError",
@@ -203,6 +205,10 @@ class RouteError(UsageError, ValueError):
 
 class InputError(UsageError, ValueError):
     """An agent was given an input that it does not take; the message names agent and field."""
+
+
+class InstructionError(UsageError, LookupError):
+    """An instruction has a place for what is not there; the message names agent and place."""
 
 
 class MessageRefusedError(UsageError, RuntimeError):

@@ -22,6 +22,7 @@ import trio.testing
 
 import parallel_agent
 import parallel_agent.aio
+import parallel_agent.config
 import parallel_agent.sync
 import parallel_agent.testing
 import session
@@ -193,6 +194,7 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
 DOORS: Final = [
     parallel_agent,
     session,
+    parallel_agent.config,
     parallel_agent.testing,
     parallel_agent.aio,
     parallel_agent.sync,

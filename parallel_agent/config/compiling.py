@@ -261,10 +261,11 @@ class _Compiler:
         if option in self._source.keys:
             return self._source.problem(option, why, at_key=True)
         names = {node.name: node for node in self._plan.nodes.values()}
-        for found in re.finditer(r"\w+", why):
-            node = names.get(found[0])
-            if node is not None:
-                return self._source.problem(node.path, why)
+        for pattern in _NAMING:
+            for found in re.finditer(pattern, why):
+                node = names.get(found[1])
+                if node is not None:
+                    return self._source.problem(node.path, why)
         return self._source.problem("edges", why, at_key=True)
 
 
@@ -279,6 +280,9 @@ _POLICIES: Final[Mapping[str, type[Barrier]]] = {
     "first_success": FirstSuccess,
     "escalate": Escalate,
 }
+
+# How a graph names its nodes. Not every word is one: a node may be called "edge".
+_NAMING: Final = (r"'(\w+)'", r"(\w+) ->", r"^(\w+)")
 
 _OPTIONS: Final = {"barrier": "policy", "Quorum": "policy", "FirstSuccess": "policy"}
 

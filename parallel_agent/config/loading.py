@@ -32,7 +32,8 @@ def load_graph(
 ) -> GraphAgent:
     """Read a graph from a YAML or JSON file.
 
-    A file holds data and no more: the Python it can name is what is passed here.
+    A file holds data and no more: the Python it can name is what is passed here. Blocks, while it
+    reads the file and those of its prompts.
 
     Args:
         path: the file; ``.yaml``, ``.yml`` or ``.json``.

@@ -56,8 +56,13 @@ def _on_nodes(plan: Plan, source: Source, templates: Sequence[Template]) -> Iter
                 why = f"there is no history {shown(scope)}: the node runs without one"
                 yield source.problem(f"{path}.prompt.chat_history", why, is_note=True)
         if node.is_guard:
-            for key in ("message_passing", "blackboard"):
-                if getattr(entry, key) is not None:
+            passing, board = entry.message_passing, entry.blackboard
+            shares = {
+                "message_passing": passing is not None and (passing.input or passing.output),
+                "blackboard": board is not None and (board.read or board.write),
+            }
+            for key, is_shared in shares.items():
+                if is_shared:
                     why = "this has no effect: a guard runs before the nodes that share texts"
                     yield source.problem(f"{path}.{key}", why, at_key=True, is_note=True)
 

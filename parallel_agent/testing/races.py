@@ -130,6 +130,13 @@ def _is_ordered(earlier: Access, access: Access) -> bool:
             mine, forked_at = mine.parent, mine
         else:
             theirs, joined_by = theirs.parent or theirs, theirs
+    if (
+        forked_at is not None
+        and forked_at.peers is not None
+        and joined_by is not None
+        and joined_by.peers is forked_at.peers
+    ):
+        return bool(forked_at.after & joined_by.bit)  # nodes of one graph
     if joined_by is not None:
         joined = joined_by.joined
         return joined is not None and (forked_at is None or joined < forked_at.forked)
