@@ -19,10 +19,17 @@ import pytest
 
 import parallel_agent
 import parallel_agent.aio
+import parallel_agent.config
 import parallel_agent.sync
 import session
 
-DOORS: Final = (session, parallel_agent, parallel_agent.aio, parallel_agent.sync)
+DOORS: Final = (
+    session,
+    parallel_agent,
+    parallel_agent.aio,
+    parallel_agent.config,
+    parallel_agent.sync,
+)
 EXPORTS: Final = [(door, name) for door in DOORS for name in door.__all__]
 
 every_door = pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)

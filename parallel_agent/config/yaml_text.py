@@ -150,7 +150,7 @@ class _Composer:
         _check_tag(event, spot)
         tag = event.tag
         plain = event.implicit[0] if tag is None else tag in _SCALAR_TAGS
-        return Scalar(spot, event.value.translate(self._back), plain and tag != "!")
+        return Scalar(spot, event.value.translate(self._back), plain)
 
     def _add(self, item: Item, anchor: str | None) -> None:
         self._count += 1

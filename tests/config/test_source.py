@@ -17,6 +17,7 @@ from parallel_agent.config import ConfigError, load_graph
 from parallel_agent.config import json_text as json_module
 from parallel_agent.config import source as source_module
 from parallel_agent.config import yaml_text as yaml_module
+from parallel_agent.config.items import Lines
 from parallel_agent.config.problems import Problem, Spot
 from parallel_agent.config.source import MAX_BYTES, Source, read_source, read_text
 from tests.config.writing import load, problems, write
@@ -136,6 +137,14 @@ def test_json_has_the_places_that_yaml_has() -> None:
     text = '{"a": 1,\r\n "b": [\n  true, {"c": "y"}]}'
     yaml, of_json = (read_source(text, name, {}) for name in ("a.yaml", "a.json"))
     assert (yaml.values, yaml.keys, yaml.value) == (of_json.values, of_json.keys, of_json.value)
+
+
+def test_lines_end_where_editors_end_them() -> None:
+    lines = Lines("a\r\nb\rc\x85\nd")
+    spots = [lines.spot(position) for position in (-1, 1, 2, 3, 4, 5, 7, 8, 9, 99)]
+    assert [(spot.line, spot.column) for spot in spots] == [
+        *((1, 1), (1, 2), (1, 2), (2, 1), (2, 2), (3, 1), (3, 3), (4, 1), (4, 2), (4, 2)),
+    ]
 
 
 def test_a_problem_of_what_is_missing_stands_at_what_would_hold_it() -> None:

@@ -435,8 +435,11 @@ def _net(draw: st.DrawFn, name: str, names: _Names, allowed: Allowed, depth: int
     count = draw(st.integers(1, allowed.nodes))
     nodes = [_node(draw, names, allowed, depth) for _ in range(count)]
     sketch = _Sketch([node.name for node in nodes])
+    leaves = {node.name for node in nodes if isinstance(node, Leaf)}
     for _ in range(draw(st.integers(0, 1 + count)) if count > 1 else 0):
         way = _way(draw, sketch.names, draw(st.sampled_from(allowed.kinds)), allowed)
+        if isinstance(way, Pick) and way.by is None and way.source not in leaves:
+            continue  # what others put out are no names
         if sketch.add(way) and isinstance(way, Cond) and draw(st.booleans()):
             behind = sketch.names.index(way.targets[-1]) + 1
             sketch.add(Cond(way.source, tuple(sketch.names[behind:][:1]) or way.targets, None))
