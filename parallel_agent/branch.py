@@ -37,20 +37,20 @@ class Branch:
     Written by the fan-out that owns the branch, and by nobody else.
 
     Of the branches of one graph, who sees whom does not follow from when they happened to end.
-    Such branches have the same ``peers``, each a ``bit``, and ``after``: the bits of those that
-    had to end before it could start.
+    Such branches have the same ``peers``, each a ``position``, and ``after``, with a bit for each
+    that had to end before it could start.
     """
 
     __slots__ = (
         "_name",
         "after",
-        "bit",
         "depth",
         "forked",
         "forked_seq",
         "joined",
         "parent",
         "peers",
+        "position",
         "segment",
     )
 
@@ -69,7 +69,7 @@ class Branch:
         self.forked_seq = forked_seq
         self.joined: int | None = None
         self.peers: object = None
-        self.bit = self.after = 0
+        self.position = self.after = 0
         self.depth: int = 0 if parent is None else parent.depth + 1
         self._name: str | None = None
 
@@ -112,7 +112,7 @@ class Branch:
             and joined_by is not None
             and joined_by.peers is forked_at.peers
         ):
-            return forked_at.forked_seq if forked_at.after & joined_by.bit else NOTHING
+            return forked_at.forked_seq if forked_at.after >> joined_by.position & 1 else NOTHING
         if joined_by is not None and joined_by.joined is None:
             return NOTHING
         if forked_at is None:

@@ -126,7 +126,7 @@ class _Contribution:
 
     after: int
     node: int
-    bit: int = attrs.field(order=False)
+    position: int = attrs.field(order=False)
     replaces: bool = attrs.field(order=False)
     text: str = attrs.field(order=False)
 
@@ -140,24 +140,24 @@ class SharedText:
         self._initial = initial
         self._written: list[_Contribution] = []
 
-    def write(self, node: int, bit: int, after: int, output: Any) -> None:
-        """Take what the activation ``bit`` of ``node`` has put out, if it is to write that."""
+    def write(self, node: int, position: int, after: int, output: Any) -> None:
+        """Take what ``node`` has put out, if it is to write that; see `Start` for the others."""
         if node not in self.board.contributors:
             return
         text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
         if output is not None and text:
             replaces = node in self.board.writers
-            one = _Contribution(after.bit_count(), node, bit, replaces, text)
+            one = _Contribution(after.bit_count(), node, position, replaces, text)
             self._written.append(one)
 
     def text(self, before: int | None = None) -> str:
-        """Return what it holds for an activation that comes after the bits ``before``.
+        """Return what it holds for an activation that comes after those ``before``, in bits.
 
         Without them: what it holds when all have ended.
         """
         text = self._initial
         for one in sorted(self._written):
-            if before is not None and not one.bit & before:
+            if before is not None and not before >> one.position & 1:
                 continue
             if one.replaces or not text.strip():
                 text = one.text

@@ -153,7 +153,7 @@ class _GraphRun:
         child = crew.fork(task)
         branch = child.lane.branch
         # Not by position: while a run is resumed, what had ended starts before what had not.
-        branch.peers, branch.bit, branch.after = self, start.bit, start.after
+        branch.peers, branch.position, branch.after = self, start.position, start.after
         read = [one for one in self._documents if start.node in one.board.readers]
         if read:
             child.documents = {
@@ -175,7 +175,7 @@ class _GraphRun:
         start, outcome = self._started[position][0], self._crew.outcomes[position]
         if outcome.status is Status.COMPLETED:
             for document in self._documents:
-                document.write(start.node, start.bit, start.after, outcome.output)
+                document.write(start.node, start.position, start.after, outcome.output)
         self._decide(start, outcome, self._crew.again.get(position, child).route)
         self.start()
 

@@ -35,9 +35,9 @@ class Start:
         round: how often it has started, with this time.
         links: the links that feed it, in the order of declaration.
         outputs: what they bring.
-        after: the activations it comes after, as bits: those that had to end before it could
-            start.
-        bit: its own.
+        after: the activations that had to end before it could start, a bit for the position of
+            each.
+        position: its own, in the order in which nodes became ready.
     """
 
     node: int
@@ -45,7 +45,7 @@ class Start:
     links: tuple[Link, ...]
     outputs: tuple[Any, ...]
     after: int
-    bit: int
+    position: int
 
 
 class Progress:
@@ -68,7 +68,7 @@ class Progress:
         self._is_fed = [any(link.feeds for link in links) for links in definition.incoming]
         self._after = [0] * size  # what a node comes after: itself not included
         self._rounds = [0] * size
-        self._bits: list[int] = [0] * size  # of the newest activation of each node
+        self._positions = [-1] * size  # of the newest activation of each node
         self._started = 0
         self._times: dict[int, int] = {}  # by loop
         self._open = {loop.number for loop in definition.loops}
@@ -82,13 +82,13 @@ class Progress:
 
     def _start(self, node: int) -> Start:
         self._rounds[node] += 1
-        self._bits[node] = 1 << self._started
+        self._positions[node] = self._started
         self._started += 1
         back = self._fed_back.get(node)
         links = sorted(self._fed[node], key=lambda link: link.number) if back is None else [back]
         outputs = tuple(self.outputs[link.source] for link in links)
-        after, bit = self._after[node], self._bits[node]
-        return Start(node, self._rounds[node], tuple(links), outputs, after, bit)
+        after, position = self._after[node], self._positions[node]
+        return Start(node, self._rounds[node], tuple(links), outputs, after, position)
 
     def completed(self, node: int, said: Said) -> None:
         """Take what a node has said, and the ways out that it chooses.
@@ -144,10 +144,10 @@ class Progress:
         target = link.target
         if taken:
             self._fed[target].append(link)
-        self._after[target] |= self._after[link.source] | self._bits[link.source]
+        self._after[target] |= self._upto(link.source)
         for loop in link.gates:
             last = loop.link.source
-            self._after[target] |= self._after[last] | self._bits[last]
+            self._after[target] |= self._upto(last)
         self._undecided[target] -= 1
         if self._undecided[target]:
             return
@@ -158,11 +158,16 @@ class Progress:
             self.outputs.pop(target, None)
             settled.append((target, set()))
 
+    def _upto(self, node: int) -> int:
+        """Return what a node comes after, and the node itself."""
+        position = self._positions[node]
+        return self._after[node] | (1 << position if position >= 0 else 0)
+
     def _go_back(self, loop: Loop) -> None:
         """Let a loop's body run again."""
         self._times[loop.number] = self._times.get(loop.number, 0) + 1
         first, last = loop.link.target, loop.link.source
-        after = self._after[last] | self._bits[last]
+        after = self._upto(last)
         body = set(loop.body)
         for inner in loop.inner:
             self._open.add(inner.number)
@@ -171,7 +176,7 @@ class Progress:
         self._held.pop(loop.number, None)
         for node in loop.body:
             self.skipped.discard(node)
-            self._bits[node] = 0
+            self._positions[node] = -1
             self._after[node] |= after
             within = [link for link in self.definition.incoming[node] if link.source in body]
             self._undecided[node] = len(within)

@@ -136,7 +136,7 @@ def _is_ordered(earlier: Access, access: Access) -> bool:
         and joined_by is not None
         and joined_by.peers is forked_at.peers
     ):
-        return bool(forked_at.after & joined_by.bit)  # nodes of one graph
+        return bool(forked_at.after >> joined_by.position & 1)  # nodes of one graph
     if joined_by is not None:
         joined = joined_by.joined
         return joined is not None and (forked_at is None or joined < forked_at.forked)

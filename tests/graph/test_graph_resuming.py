@@ -194,7 +194,7 @@ def _by_position(patch: pytest.MonkeyPatch) -> None:
     def fork(self: Any, start: Any) -> Any:
         forked = right(self, start)
         if forked is not None:
-            forked[1].lane.branch.bit = 1 << forked[0]
+            forked[1].lane.branch.position = forked[0]
         return forked
 
     patch.setattr(engine._GraphRun, "_fork", fork)
