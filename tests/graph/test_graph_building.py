@@ -68,7 +68,7 @@ def test_it_is_a_tree_error_as_well() -> None:
 
 def test_a_missing_node_is_told_with_what_it_may_have_meant() -> None:
     a, review = node("a"), node("review")
-    assert problems((a, review, "revew")) == ["there is no node 'revew'; did you mean 'review'?"]
+    assert problems((a, review, "reviev")) == ["there is no node 'reviev'; did you mean 'review'?"]
 
 
 def test_two_nodes_of_one_name_are_told() -> None:

@@ -41,8 +41,8 @@ async def test_places_are_filled_from_the_state(template: str, expected: str) ->
 
 
 async def test_what_is_not_there_is_named_with_what_may_have_been_meant() -> None:
-    with pytest.raises(InstructionError, match=r"'writer' has \{nam\}, .*did you mean \{name\}\?"):
-        await filled("{nam}", {"name": "Ada"})
+    with pytest.raises(InstructionError, match=r"'writer' has \{naem\}, .*did you mean \{name\}\?"):
+        await filled("{naem}", {"name": "Ada"})
     with pytest.raises(InstructionError, match=r"write \{zzz\?\} if it may be missing"):
         await filled("{zzz}")
 

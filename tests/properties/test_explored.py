@@ -671,7 +671,7 @@ def _an_end_counted_twice(patch: pytest.MonkeyPatch) -> None:
 def _outcomes_in_the_order_of_ending(patch: pytest.MonkeyPatch) -> None:
     right = Crew.join
 
-    def join(self: Crew, tasks: Sequence[Task]) -> list[Outcome]:
+    def join(self: Crew, tasks: Iterable[tuple[int, Task]]) -> list[Outcome]:
         right(self, tasks)
         outcomes = list(self.outcomes.values())
         self.owner.invocation.outcomes[self.owner.agent.name] = tuple(outcomes)

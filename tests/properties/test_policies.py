@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import count
 from typing import Any, Final, TypeAlias, cast
@@ -603,7 +603,7 @@ def _outcomes_are_recorded_before_the_losers_have_ended(patch: pytest.MonkeyPatc
 def _outcomes_are_in_the_order_of_ending(patch: pytest.MonkeyPatch) -> None:
     right = Crew.join
 
-    def join(self: Crew, tasks: Sequence[Task]) -> list[Outcome]:
+    def join(self: Crew, tasks: Iterable[tuple[int, Task]]) -> list[Outcome]:
         right(self, tasks)
         outcomes = list(self.outcomes.values())
         self.owner.invocation.outcomes[self.owner.agent.name] = tuple(outcomes)
