@@ -56,7 +56,7 @@ async def perform_attempts(activation: Activation) -> None:
         activation.place.void = True
         if activation.invocation.journal is not None:
             activation.invocation.journal.attempt_failed(activation, failure)
-        await _pause(activation, retry.delay(number, activation.invocation.random))
+        await _pause(activation, retry.delay(number, activation.invocation.random, failure))
         activation.place = activation.place.again()
         activation.source = activation.error = activation.numbers = None
         activation.escalated = False

@@ -30,6 +30,14 @@ A name says whose doing it was::
     │   └── UncancellableAgentError    an agent went on yielding although it was cancelled
     ├── AgentTimeoutError           an agent's time is over, or nobody answered in time
     ├── EffectUnknownError          nobody knows whether an effect has happened
+    ├── ModelError                  a model, or the server it is at, did not answer as it ought to
+    │   ├── ModelAuthError          it does not let us in (also a usage error)
+    │   ├── ModelContextError       what it was sent is too long for it (likewise)
+    │   ├── ModelOutputError        its answer does not fit what was asked for
+    │   ├── ModelProtocolError      what came is no answer of a model's
+    │   ├── ModelRateLimitError     too many requests, or too many tokens; later, perhaps
+    │   ├── ModelRequestError       it refuses the request as it is (also a usage error)
+    │   └── ModelUnavailableError   the server cannot be reached, or is out of order
     ├── QuorumError                 too few branches completed (an exception group)
     ├── RecordedFailureError        a failure of before a run was resumed, raised again
     ├── StateConflictError          two branches that do not see each other wrote one key
@@ -70,6 +78,14 @@ __all__ = [
     "InstructionError",
     "MessageRefusedError",
     "MessageTypeError",
+    "ModelAuthError",
+    "ModelContextError",
+    "ModelError",
+    "ModelOutputError",
+    "ModelProtocolError",
+    "ModelRateLimitError",
+    "ModelRequestError",
+    "ModelUnavailableError",
     "NothingToResumeError",
     "PluginError",
     "QuorumError",
@@ -341,6 +357,67 @@ _EXPIRED: Final = {
     "idle_timeout": "emitted nothing for",
     "request_input": "got no answer within",
 }
+
+
+class ModelError(AgentError):
+    """A model, or the server it is at, did not answer as it ought to. Subclasses say how.
+
+    Attributes:
+        model: what was asked.
+        status: the status of the server's answer, if there was one.
+    """
+
+    def __init__(self, message: str, *, model: str = "", status: int | None = None) -> None:
+        """Say what has happened; ``model`` and ``status`` come first, if they are known."""
+        told = f"{model} answered {status}" if status is not None and model else model
+        super().__init__(f"{told}: {message}" if told else message)
+        self.model = model
+        self.status = status
+
+
+class ModelAuthError(ModelError, UsageError):
+    """The server does not know who asks, or does not let them. Another try will not help."""
+
+
+class ModelContextError(ModelError, UsageError):
+    """What the model was sent is too long for it. Send less: a window of the history, say."""
+
+
+class ModelOutputError(ModelError):
+    """A model's answer does not fit what was asked for, not even after it was told so."""
+
+
+class ModelProtocolError(ModelError):
+    """What came is no answer of a model's: no JSON, or a stream that broke off."""
+
+
+class ModelRateLimitError(ModelError):
+    """The server has had too many requests, or tokens.
+
+    Attributes:
+        retry_after: the seconds after which it wants to be asked again, if it has said so.
+            `Retry` waits for at least so long, as far as its ``max_delay`` allows.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        model: str = "",
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        """See `ModelError`."""
+        super().__init__(message, model=model, status=status)
+        self.retry_after = retry_after
+
+
+class ModelRequestError(ModelError, UsageError):
+    """The server refuses the request as it is: an unknown model, or a field it does not take."""
+
+
+class ModelUnavailableError(ModelError):
+    """The server cannot be reached, is out of order, or did not answer in time."""
 
 
 class QuorumError(AgentError, ExceptionGroup[Exception]):

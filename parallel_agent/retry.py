@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, cast
 
 import attrs
 
-from parallel_agent.errors import UsageError
+from parallel_agent.errors import ModelRateLimitError, UsageError
 from parallel_agent.notes import members
 
 __all__ = ["Retry", "RetryOn"]
@@ -89,8 +89,17 @@ class Retry:
     jitter: float = attrs.field(default=0.1, kw_only=True, validator=_is_share)
     on: RetryOn = attrs.field(default=Exception, kw_only=True, validator=_is_condition)
 
-    def delay(self, attempt: int, random: Random) -> float:
-        """Return the seconds to wait after ``attempt``, counted from 1, has failed."""
+    def delay(self, attempt: int, random: Random, error: BaseException | None = None) -> float:
+        """Return the seconds to wait after ``attempt``, counted from 1, has failed with ``error``.
+
+        Not less than a server wants that has had too many requests (`ModelRateLimitError`), as
+        far as ``max_delay`` allows.
+        """
+        delay = self._delay(attempt, random)
+        wanted = error.retry_after if isinstance(error, ModelRateLimitError) else None
+        return delay if wanted is None else min(max(delay, wanted), self.max_delay)
+
+    def _delay(self, attempt: int, random: Random) -> float:
         try:
             # A float all along: whole numbers would grow past what can be multiplied.
             base = self.initial_delay * float(self.backoff_factor) ** (attempt - 1)

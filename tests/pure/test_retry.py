@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from parallel_agent.errors import (
     AgentTimeoutError,
+    ModelRateLimitError,
     QuorumError,
     StateConflictError,
     TreeError,
@@ -272,3 +273,13 @@ def test_it_is_a_value() -> None:
     assert Retry(2, on=KeyError) == Retry(max_attempts=2, on=KeyError)
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         Retry().max_attempts = 4  # type: ignore[misc]  # that is the point
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(None, 1), (0.5, 1), (5, 5), (500, 60)])
+def test_a_server_that_has_had_too_many_requests_is_given_time(
+    asked: float | None, expected: float
+) -> None:
+    retry = Retry(initial_delay=1, jitter=0, max_delay=60)
+    error = ModelRateLimitError("slow down", retry_after=asked)
+    assert retry.delay(1, Random(1), error) == expected  # noqa: S311  # jitter is no secret
+    assert retry.delay(1, Random(1), ValueError()) == 1  # noqa: S311  # as above
