@@ -68,6 +68,7 @@ from parallel_agent.errors import (  # noqa: E402
     TransferError,
     TreeChangedError,
     TreeError,
+    TurnLimitError,
     UncancellableAgentError,
     UsageError,
 )
@@ -217,6 +218,7 @@ __all__ = [
     "TransferError",
     "TreeChangedError",
     "TreeError",
+    "TurnLimitError",
     "UncancellableAgentError",
     "UnstorableError",
     "UsageError",

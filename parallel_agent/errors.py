@@ -40,6 +40,7 @@ A name says whose doing it was::
     │   └── ModelUnavailableError   the server cannot be reached, or is out of order
     ├── QuorumError                 too few branches completed (an exception group)
     ├── RecordedFailureError        a failure of before a run was resumed, raised again
+    ├── TurnLimitError              a model wants more tools called than its agent allows
     ├── StateConflictError          two branches that do not see each other wrote one key
     ├── PluginError                 a hook of a plugin raised, or returned what it must not
     └── RunEndedError               nobody: the run is over, or this part of it
@@ -103,6 +104,7 @@ __all__ = [
     "TransferError",
     "TreeChangedError",
     "TreeError",
+    "TurnLimitError",
     "UncancellableAgentError",
     "UsageError",
 ]
@@ -418,6 +420,10 @@ class ModelRequestError(ModelError, UsageError):
 
 class ModelUnavailableError(ModelError):
     """The server cannot be reached, is out of order, or did not answer in time."""
+
+
+class TurnLimitError(AgentError):
+    """A model still wants tools called, and its agent has asked it as often as it may."""
 
 
 class QuorumError(AgentError, ExceptionGroup[Exception]):
