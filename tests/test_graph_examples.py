@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,10 @@ def ran(result: Result) -> set[str]:
 async def test_the_dispatcher_asks_who_has_something_to_say() -> None:
     result = await run(analysts.graph, str(ROOT / "README.md"))
     structure, wording, code = result.text.splitlines()
-    assert structure.startswith("structure: 4 headings")
+    # It goes with the README, which changes: that they were asked is enough.
+    assert re.search(r"^structure: \d+ headings, \d levels deep, from 'parallel-agent'$", structure)
     assert "agents" in wording
-    assert "3 x python" in code
+    assert re.search(r"^code: .*\d+ x python", code)
 
 
 async def test_an_analyst_who_has_nothing_to_say_is_not_asked(tmp_path: Path) -> None:
