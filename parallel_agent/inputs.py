@@ -128,7 +128,8 @@ def checked_input(activation: Activation) -> Any:
             return None
         message = (
             f"agent {agent.name!r} ({where}) takes an input, and was given none: run it with "
-            f"ctx.run_agent({agent.name}, input), ctx.map or ctx.fan_out"
+            f"ctx.run_agent({agent.name}, input), ctx.map or ctx.fan_out, or let an edge of a "
+            "graph lead to it"
         )
         raise InputError(message)
     try:

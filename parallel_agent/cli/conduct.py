@@ -38,6 +38,7 @@ from parallel_agent.cli.store import Again, Database, NotStartedError
 from parallel_agent.cli.streams import above_the_view, to_standard_error
 from parallel_agent.cli.target import TargetError, load
 from parallel_agent.cli.unfinished import Resuming
+from parallel_agent.graph.guards import Refusal
 from parallel_agent.observe.harmless import harmless, one_line
 from session.event import USER
 from session.folder_artifacts import FolderArtifactService
@@ -113,7 +114,7 @@ def _run(
         raise click.UsageError(one_line(str(error))) from None
     again = None
     if database is not None:
-        again = Again(asked.target, database, app_name, asked.artifacts)
+        again = Again(asked.target, database, app_name, asked.artifacts, asked.agents)
     options = RunOptions(
         message=message,
         user_id=user_id or USER,
@@ -152,6 +153,9 @@ def _execute(tree: Agent, options: RunOptions, show: Show, printer: Printer) -> 
         try:
             ended = trio.run(execute, tree, options, show, interrupts)
             show.ended(ended)
+            refusal = None if ended.result is None else Refusal.of(ended.result.output)
+            if refusal is not None:
+                show.remark(_refused(refusal))
             for name in ended.unused:
                 show.remark(unused_answer(name, ended.asked))
         except NotStartedError as error:
@@ -159,6 +163,12 @@ def _execute(tree: Agent, options: RunOptions, show: Show, printer: Printer) -> 
         except OutputClosedError as error:
             end_unprinted(error, printer)
     return ended
+
+
+def _refused(refusal: Refusal) -> str:
+    kind = f" ({refusal.error_type})" if refusal.error_type else ""
+    why = f": {refusal.reason}" if refusal.reason else ""
+    return one_line(f"refused by {refusal.guard}{kind}{why}")
 
 
 def not_started(error: Exception) -> NoReturn:

@@ -25,6 +25,15 @@ from parallel_agent.observe.picture import to_dot, to_mermaid
 __all__ = ["draw", "schema", "validate"]
 
 FAILED: Final = 1
+_KINDS: Final = {
+    "": "mermaid",
+    ".mmd": "mermaid",
+    ".mermaid": "mermaid",
+    ".md": "mermaid",
+    ".dot": "dot",
+    ".gv": "dot",
+    ".svg": "svg",
+}
 COULD_NOT: Final = 2
 
 
@@ -125,7 +134,12 @@ def draw(target: str, agents: tuple[str, ...], kind: str | None, output: str | N
         except InputError as error:
             raise click.UsageError(one_line(str(error))) from None
         suffix = Path(output or "").suffix
-        kind = kind or {".dot": "dot", ".gv": "dot", ".svg": "svg"}.get(suffix, "mermaid")
+        if kind is None:
+            kind = _KINDS.get(suffix)
+        if kind is None:
+            known = ", ".join(filter(None, _KINDS))
+            problem = f"no format goes with {suffix!r}: say --format, or end in {known}"
+            raise click.UsageError(one_line(problem))
         text = to_mermaid(tree) if kind == "mermaid" else to_dot(tree)
         if kind == "svg":
             text = _as_svg(text)

@@ -92,6 +92,7 @@ class Again:
     database: Database
     app_name: str | None = None
     artifacts: str | None = None
+    agents: tuple[str, ...] = ()
 
     def resume(self, session_id: str, user_id: str) -> str:
         """Return the command that goes on with the run of a session."""
@@ -110,6 +111,8 @@ class Again:
             "--artifacts": self.artifacts,
         }
         words = ["parallel-agent", name, _quoted(self.target)]
+        for agents in self.agents:
+            words += ["--agents", _quoted(agents)]
         for option, value in options.items():
             if value is not None:
                 words += [option, _quoted(value)]

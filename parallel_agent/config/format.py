@@ -8,7 +8,7 @@ what it ignores without a word is refused, unless it documents the key itself.
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, Required, TypeAlias, TypedDict, TypeVar
+from typing import Any, Final, Literal, Required, TypeAlias, TypedDict, TypeVar, cast
 
 import attrs
 
@@ -309,6 +309,9 @@ def read_format(source: Source) -> GraphFile:
     Raises:
         ConfigError: a key is unknown or missing, or a value not of its type: all that do.
     """
+    if isinstance(source.value, dict):
+        # What tells an editor of the schema is nothing of the graph's.
+        cast("dict[str, Any]", source.value).pop("$schema", None)
     return _read(_FILE, source)
 
 
@@ -331,8 +334,10 @@ def _problem(source: Source, path: str, why: str) -> Problem:
 
 def graph_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of graph files, for editors that complete and check."""
+    schema = _FILE.json_schema()
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **_FILE.json_schema(),
+        **schema,
         "title": "A graph file of parallel-agent",
+        "properties": {"$schema": {"type": "string"}, **schema["properties"]},
     }

@@ -54,8 +54,8 @@ def build(
     if cycle:
         names = [agents[node].name for node in [*cycle, cycle[0]]]
         reader.problems.append(
-            f"{' -> '.join(names)} comes round without a bound; write the edge that leads back "
-            "with max_times=..."
+            f"{' -> '.join(names)} comes round without a bound; write the edge that leads back as "
+            "Edge(..., max_times=...)"
         )
     else:
         links = [*reader.links, *infer_links(len(agents), reader.links, boards)]

@@ -10,7 +10,7 @@ Pure: no event loop, no clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -75,6 +75,7 @@ class Definition:
         incoming: for each node, the links that lead to it.
         routes: for each node, which of its ways out an output takes.
         back: for each node, the loops whose link leaves it.
+        returning: for each node, the loops whose link leads to it.
         boards: the documents the nodes share.
     """
 
@@ -85,11 +86,19 @@ class Definition:
     incoming: tuple[tuple[Link, ...], ...]
     routes: tuple[Route, ...]
     back: tuple[tuple[Loop, ...], ...]
+    returning: tuple[tuple[Loop, ...], ...]
     boards: tuple[Any, ...] = ()
+    _takes: dict[int, str] = attrs.field(factory=dict[int, str], repr=False)
 
     def feeding(self, node: int) -> list[Link]:
         """Return the links that lead forward to a node and bring an output."""
         return [link for link in self.incoming[node] if link.feeds]
+
+    def takes(self, node: int, find_out: Callable[[], str]) -> Any:
+        """Return how a node takes what feeds it; found out once, when it is first asked."""
+        if node not in self._takes:
+            self._takes[node] = find_out()
+        return self._takes[node]
 
     @property
     def sinks(self) -> list[int]:
@@ -139,8 +148,10 @@ def define(
     for link in links:
         outgoing[link.source].append(link)
         incoming[link.target].append(link)
+    returning: list[list[Loop]] = [[] for _ in nodes]
     for loop in loops:
         back[loop.link.source].append(loop)
+        returning[loop.link.target].append(loop)
     return Definition(
         nodes,
         links,
@@ -149,6 +160,7 @@ def define(
         _frozen(incoming),
         tuple(routes),
         _frozen(back),
+        _frozen(returning),
         tuple(boards),
     )
 

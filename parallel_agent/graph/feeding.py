@@ -4,6 +4,10 @@ A node with one source gets its output as it is. A node with several, a *join*, 
 annotation asks for: a list in the order of declaration; an object by the sources' names; or, if
 it is neither, the one output there is, when routes have left one.
 
+What an edge that leads back brings stands for what a node with one source was given before; or it
+is added to that, if the node's annotation is a class with a field for each of its sources. To a
+join it is added.
+
 Pure: no event loop, no clock.
 """
 
@@ -15,7 +19,7 @@ from typing import Any, Literal
 from parallel_agent.agent import Agent
 from parallel_agent.errors import AgentFunctionError, InputError
 from parallel_agent.graph.definition import Definition, Link
-from parallel_agent.schema import Schema
+from parallel_agent.schema import Schema, SchemaTypeError
 from parallel_agent.schema._clash import WHOLE, clash
 
 __all__ = ["check_types", "fed"]
@@ -29,11 +33,12 @@ def fed(definition: Definition, node: int, links: Sequence[Link], outputs: Seque
     Raises:
         InputError: it takes one output, and there are several.
     """
-    if len(definition.feeding(node)) < 2:  # noqa: PLR2004  # no join
-        return outputs[0]
     agent = definition.nodes[node]
+    kind: Kind = definition.takes(node, lambda: _takes(definition, node))
+    if kind == "one" and links[-1].number < 0:
+        return outputs[-1]  # what has led back stands for what was there before
     names = [definition.nodes[link.source].name for link in links]
-    match _kind(agent):
+    match kind:
         case "list":
             return list(outputs)
         case "object":
@@ -48,6 +53,27 @@ def fed(definition: Definition, node: int, links: Sequence[Link], outputs: Seque
             raise InputError(message)
 
 
+def _takes(definition: Definition, node: int) -> Kind:
+    """Return how a node takes what feeds it."""
+    links = definition.feeding(node)
+    if len(links) > 1:
+        return _kind(definition.nodes[node])
+    backs = [loop.link for loop in definition.returning[node]] if links else []
+    if not backs:
+        return "one"
+    names = {definition.nodes[link.source].name for link in (*links, *backs)}
+    return "object" if names <= _fields(definition.nodes[node]) else "one"
+
+
+def _fields(agent: Agent) -> set[str]:
+    """Return the names of the fields of the class that an agent takes; of no class, none."""
+    schema = agent.input_schema
+    try:
+        return set() if schema is None else set(schema.fields())
+    except SchemaTypeError:
+        return set()
+
+
 def _kind(agent: Agent) -> Kind:
     schema = agent.input_schema
     kinds = {"array", "object"} if schema is None else schema.kinds & {"array", "object"}
@@ -58,22 +84,15 @@ def check_types(definition: Definition) -> Iterator[str]:
     """Yield the outputs that can never fit the inputs they feed, where both are annotated."""
     certain = _certain(definition)
     for node, agent in enumerate(definition.nodes):
-        links = definition.feeding(node)
         wanted = _input_of(agent)
         if wanted is None:
             continue
-        for loop in definition.loops:
-            if loop.link.target == node and len(links) < 2:  # noqa: PLR2004  # no join
-                yield from _misfits(definition, [loop.link], agent, wanted)
-        if not links:
-            continue
-        if len(links) == 1:
-            yield from _misfits(definition, links, agent, wanted)
-            continue
-        kind = _kind(agent)
-        sure = [link for link in links if not link.label and link.source in certain]
+        forward = definition.feeding(node)
+        links = [*forward, *(loop.link for loop in definition.returning[node])]
+        kind = _takes(definition, node)
+        sure = [link for link in forward if not link.label and link.source in certain]
         if kind != "one":
-            yield from _misfits(definition, links, agent, wanted, kind=kind, sure=sure)
+            yield from _misfits(definition, links, agent, wanted, kind=kind)
         elif len(sure) > 1:
             names = " and ".join(repr(definition.nodes[link.source].name) for link in sure)
             yield (
@@ -83,6 +102,22 @@ def check_types(definition: Definition) -> Iterator[str]:
         else:
             for link in links:
                 yield from _misfits(definition, [link], agent, wanted)
+        if kind == "object":
+            yield from _too_early(definition, links, agent, wanted)
+
+
+def _too_early(
+    definition: Definition, links: Sequence[Link], agent: Agent, wanted: Schema[Any]
+) -> Iterator[str]:
+    """Yield the fields without a default for what has not come in the first round."""
+    needed = wanted.json_schema().get("required", ())
+    for link in links:
+        name = definition.nodes[link.source].name
+        if link.number < 0 and name in needed:
+            yield (
+                f"{name!r} leads back to {agent.name!r}, and has said nothing in the first round: "
+                f"give the field {name!r} of its input a default"
+            )
 
 
 def _certain(definition: Definition) -> set[int]:
@@ -104,7 +139,6 @@ def _misfits(
     wanted: Schema[Any],
     *,
     kind: Kind = "one",
-    sure: Sequence[Link] = (),
 ) -> Iterator[str]:
     sources = [definition.nodes[link.source] for link in links]
     given = [_said(source) for source in sources]
@@ -114,21 +148,20 @@ def _misfits(
         case "one":
             whole = given[0]
         case "list":
-            # Routes may leave some of them out: of the rest, each must fit the items.
-            whole = {"type": "array", "items": {"anyOf": given}}
-            if len(sure) == len(links):
-                whole = {"type": "array", "prefixItems": given}
+            whole = {"type": "array", "prefixItems": given}
         case "object":
+            # Routes may leave some out: what comes must fit all the same.
             whole = {
                 "type": "object",
                 "properties": dict(zip(names, given, strict=True)),
-                "required": [definition.nodes[link.source].name for link in sure],
+                "required": names,
                 "additionalProperties": False,
             }
     why = clash(whole, wanted.json_schema())
     if why is not None:
         of = " and ".join(map(repr, names))
-        yield f"the output of {of} never fits the input of {agent.name!r}: {why}"
+        back = ", where it leads back" if len(links) == 1 and links[0].number < 0 else ""
+        yield f"the output of {of} never fits the input of {agent.name!r}{back}: {why}"
 
 
 def _said(agent: Agent) -> dict[str, Any]:

@@ -33,7 +33,8 @@ class Start:
     Attributes:
         node: its number.
         round: how often it has started, with this time.
-        links: the links that feed it, in the order of declaration.
+        links: the links that feed it, in the order of declaration; one that has led back is the
+            last.
         outputs: what they bring.
         after: the activations that had to end before it could start, a bit for the position of
             each.
@@ -64,7 +65,7 @@ class Progress:
         size = len(definition.nodes)
         self._undecided = [len(links) for links in definition.incoming]
         self._fed: list[list[Link]] = [[] for _ in range(size)]
-        self._fed_back: dict[int, Link] = {}  # by loop, and not by what has fed it before
+        self._fed_back: dict[int, Link] = {}  # by a loop, and before that by what leads forward
         self._is_fed = [any(link.feeds for link in links) for links in definition.incoming]
         self._after = [0] * size  # what a node comes after: itself not included
         self._rounds = [0] * size
@@ -84,8 +85,9 @@ class Progress:
         self._rounds[node] += 1
         self._positions[node] = self._started
         self._started += 1
-        back = self._fed_back.get(node)
-        links = sorted(self._fed[node], key=lambda link: link.number) if back is None else [back]
+        links = sorted(self._fed[node], key=lambda link: link.number)
+        if node in self._fed_back:
+            links.append(self._fed_back[node])
         outputs = tuple(self.outputs[link.source] for link in links)
         after, position = self._after[node], self._positions[node]
         return Start(node, self._rounds[node], tuple(links), outputs, after, position)

@@ -60,6 +60,7 @@ class Reader:
         self._numbers: dict[str, int] = {}
         self._agents: dict[int, Agent] = {}
         self._twice: set[str] = set()
+        self._no_agents: set[int] = set()  # told of once
         self._pairs: dict[tuple[int, int], Link] = {}
         self._plain: set[int] = set()  # links that are taken in any case
         self._ruled: set[int] = set()  # links with a condition
@@ -93,7 +94,9 @@ class Reader:
             self.problems.append(f"{where} leads to START, where nothing leads to")
         else:
             hint = "; make it one with @agent" if callable(ref) else ""
-            self.problems.append(f"{where} names {ref!r:.80}, which is no agent{hint}")
+            if id(ref) not in self._no_agents:
+                self._no_agents.add(id(ref))
+                self.problems.append(f"{where} names {ref!r:.80}, which is no agent{hint}")
         return None
 
     def _number(self, name: str) -> int:

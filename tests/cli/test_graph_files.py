@@ -165,6 +165,14 @@ def test_the_name_of_the_file_says_the_format(
         assert (tmp_path / name).read_text("utf-8").startswith(start)
 
 
+def test_a_name_that_says_no_format_is_refused(call: Call, write: Write, tmp_path: Path) -> None:
+    tree = write('tree = agent(lambda ctx: 1, name="tree")\n')
+    ended = call("draw", tree, "-o", tmp_path / "a.png")
+    assert ended.status == 2
+    assert "no format goes with '.png'" in ended.err
+    assert not (tmp_path / "a.png").exists()
+
+
 def test_an_svg_needs_graphviz_and_says_so(
     call: Call, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,5 +231,40 @@ def test_a_run_of_a_graph_file_can_be_gone_on_with(
     )
     flow = put(tmp_path, "name: flow\nnodes: [{id: ask, agent: ask}]\nedges: []\n")
     given = (flow, "--agents", code, "--db", tmp_path / "s.db")
-    assert call("run", *given, "--suspend", "-m", "x").status == 3
+    ended = call("run", *given, "--suspend", "-m", "x")
+    assert ended.status == 3
+    assert f"flow.yaml --agents {code}" in ended.err  # the command that goes on with it
     assert call("resume", *given, "--respond", "ask=yes").status == 0
+
+
+def test_a_graph_that_a_guard_has_kept_from_running_says_so(
+    call: Call, write: Write, tmp_path: Path
+) -> None:
+    code = write(
+        """
+        @agent
+        async def polite(ctx):
+            return {"validation": False, "reason": "say please"}
+
+        @agent
+        async def work(ctx):
+            return "done"
+        """,
+        "code.py",
+    )
+    flow = put(
+        tmp_path,
+        "nodes: [{id: polite, agent: polite, guard: true}, {id: work, agent: work}]\nedges: []\n",
+    )
+    ended = call("run", flow, "--agents", code, "-m", "x", "--plain")
+    assert ended.status == 0
+    assert "refused by polite: say please" in ended.err
+
+
+def test_a_file_may_name_its_schema(call: Call, tmp_path: Path, write: Write) -> None:
+    flow = put(
+        tmp_path,
+        '{"$schema": "./s.json", "nodes": [{"id": "a", "agent": "long"}], "edges": []}',
+        "flow.json",
+    )
+    assert call("validate", flow, "--agents", write(CODE, "code.py")).status == 0

@@ -809,7 +809,8 @@ class _Graph:
         feeding = self.plan.feeding(node)
         came = [(one, self.settled[one]) for one in feeding if node in self.settled[one].taken]
         if entry is not None and entry.back is not None and entry.back.target == node:
-            came = [(entry.back.source, entry)]
+            back = (entry.back.source, entry)
+            came = [*came, back] if len(feeding) > 1 and self._takes(node) != "one" else [back]
         elif feeding and not came:
             self._note(node, _Settled(at, None, after))
             return
@@ -822,15 +823,16 @@ class _Graph:
             return
         self._run(node, at, given, after)
 
+    def _takes(self, node: str) -> Takes:
+        what = self.nodes[node]
+        if isinstance(what, Leaf):
+            return what.takes
+        return "list" if isinstance(what, Each) else "any"
+
     def _input(self, node: str, width: int, came: list[tuple[str, Any]]) -> Any:
         if width < 2:  # no join
             return came[0][1]
-        what = self.nodes[node]
-        takes: Takes = "any"
-        if isinstance(what, Leaf):
-            takes = what.takes
-        elif isinstance(what, Each):
-            takes = "list"
+        takes = self._takes(node)
         if takes == "list":
             return [output for _, output in came]
         if takes == "one":

@@ -533,3 +533,42 @@ def test_the_same_graph_runs_twice_at_once() -> None:
     one, two = run_tree(graph, message="one"), run_tree(graph, message="two")
     assert (one.result.output, two.result.output) == ("one", "two")
     assert one.result.status is Status.COMPLETED
+
+
+# ---------------------------------------------------------------------- what comes back in a loop
+
+
+@attrs.frozen
+class Draft:
+    """What a writer is given: the facts, and what a critic has said of the last draft."""
+
+    facts: str
+    review: str | None = None
+
+
+def test_a_class_with_a_field_for_each_source_takes_what_came_and_what_came_back() -> None:
+    log = Log()
+    facts, review = node("facts", "rain"), node("review", ("longer", "good"))
+    graph = GraphAgent(
+        "g",
+        [
+            (facts, given(Draft, "write", log), review),
+            Edge(review, "write", when="longer", max_times=3),
+        ],
+    )
+    run_tree(graph)
+    assert [said for _, said in log.given] == [Draft("rain"), Draft("rain", "longer")]
+
+
+def test_to_a_join_is_added_what_came_back() -> None:
+    log = Log()
+    a, b, review = node("a"), node("b"), node("review", ("again", "good"))
+    graph = GraphAgent(
+        "g",
+        [
+            ([a, b], given(list[str], "write", log), review),
+            Edge(review, "write", when="again", max_times=3),
+        ],
+    )
+    run_tree(graph)
+    assert [said for _, said in log.given] == [["a", "b"], ["a", "b", "again"]]

@@ -55,8 +55,8 @@ def test_everything_is_said_at_once() -> None:
         "there is no node 'lost'",
         "'a' leads to 'b' both in any case and under a condition; leave one of the edges out",
         (
-            "a -> b -> a comes round without a bound; write the edge that leads back with "
-            "max_times=..."
+            "a -> b -> a comes round without a bound; write the edge that leads back as "
+            "Edge(..., max_times=...)"
         ),
     ]
 
@@ -108,7 +108,10 @@ def test_an_empty_graph_is_refused() -> None:
 def test_a_way_round_without_a_bound_is_told_node_by_node() -> None:
     a, b, c, d = letters("abcd")
     assert problems((a, b, c, b), (c, d)) == [
-        "b -> c -> b comes round without a bound; write the edge that leads back with max_times=..."
+        (
+            "b -> c -> b comes round without a bound; write the edge that leads back as "
+            "Edge(..., max_times=...)"
+        )
     ]
 
 
@@ -374,3 +377,28 @@ def test_a_graph_stands_in_a_tree_like_any_agent() -> None:
     graph = GraphAgent("g", [(a, b)], guards=[node("c")])
     assert [one.name for one in graph.sub_agents] == ["c", "a", "b"]
     assert ParallelAgent("p", [graph]).find_agent("b") is b
+
+
+@attrs.frozen
+class NeedsReview:
+    """What a writer would need before anybody has reviewed anything."""
+
+    facts: str
+    review: str
+
+
+def test_what_comes_back_has_not_come_in_the_first_round() -> None:
+    facts, write = typed("facts", int, str), typed("write", NeedsReview, str)
+    review = typed("review", str, str)
+    (found,) = problems((facts, write, review), Edge(review, write, max_times=1))
+    assert found == (
+        "'review' leads back to 'write', and has said nothing in the first round: "
+        "give the field 'review' of its input a default"
+    )
+
+
+def test_what_a_route_may_leave_out_must_fit_when_it_comes() -> None:
+    a, b, c = typed("a", int, str), typed("b", str, int), typed("c", str, int)
+    d = typed("d", Report, int)
+    (found,) = problems(Select(a, [b, c]), ([b, c], d))
+    assert found.endswith("b: a whole number is given, and text is needed")
