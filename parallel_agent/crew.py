@@ -88,7 +88,7 @@ class Crew:
         # them, or a person chose to go on without them.
         self._excused: set[str] = set()
         self._asking: dict[Activation, trio.CancelScope] = {}
-        self.broken: Exception | None = None
+        self.broken: BaseException | None = None
         self.on_failure: Callable[[str], object] | None = None
         self.again: dict[int, Activation] = {}
 
@@ -293,7 +293,7 @@ class Crew:
             question.cancel(reason)
         return others
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """End all branches: what starts them cannot go on. The error is raised once they have."""
         if self.broken is None:
             self.broken = error

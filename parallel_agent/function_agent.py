@@ -124,9 +124,11 @@ class FunctionAgent(Agent):
         try:
             hints = get_type_hints(inspect.unwrap(_unwrapped(self._function)), include_extras=True)
             returned = hints.get("return", Any)
-            return None if _is_event(returned) else Schema(returned)
+            schema = None if _is_event(returned) else Schema[Any](returned)
         except (NameError, SchemaTypeError):
             return None
+        # Of a function that returns nothing, the output is what it has emitted.
+        return None if schema is None or "null" in schema.kinds else schema
 
     @property
     def needs_input(self) -> bool:

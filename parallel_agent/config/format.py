@@ -309,9 +309,10 @@ def read_format(source: Source) -> GraphFile:
     Raises:
         ConfigError: a key is unknown or missing, or a value not of its type: all that do.
     """
-    if isinstance(source.value, dict):
+    value: object = source.value
+    if isinstance(value, dict):
         # What tells an editor of the schema is nothing of the graph's.
-        cast("dict[str, Any]", source.value).pop("$schema", None)
+        cast("dict[str, Any]", value).pop("$schema", None)
     return _read(_FILE, source)
 
 

@@ -58,9 +58,11 @@ def build(
             "Edge(..., max_times=...)"
         )
     else:
-        links = [*reader.links, *infer_links(len(agents), reader.links, boards)]
-        definition = define(agents, links, reader.loops, routes, boards)
         wrong = list(find_bodies(definition))
+        if boards and not wrong:
+            inferred = infer_links(len(agents), reader.links, reader.loops, boards)
+            definition = define(agents, [*reader.links, *inferred], reader.loops, routes, boards)
+            wrong = list(find_bodies(definition))
         reader.problems += wrong or check_exits(definition)
         reader.problems += check_starts(definition, reader.started)
     reader.problems += check_types(definition)

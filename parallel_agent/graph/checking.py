@@ -66,6 +66,8 @@ def find_bodies(definition: Definition) -> Iterator[str]:
         mine = bodies[loop.number]
         loop.inner = tuple(other for other in definition.loops if bodies[other.number] < mine)
     yield from _overlaps(definition, bodies)
+    for link in definition.links:
+        link.gates = ()
     # The innermost first: what leaves several waits for them in this order.
     for loop in sorted(definition.loops, key=lambda loop: len(loop.body)):
         for node in loop.body:

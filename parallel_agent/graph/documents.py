@@ -9,12 +9,13 @@ Pure: no event loop, no clock.
 from __future__ import annotations
 
 import json
+from bisect import insort
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import attrs
 
-from parallel_agent.graph.definition import Link, reached
+from parallel_agent.graph.definition import Link, Loop, reached
 from parallel_agent.graph.edges import NodeRef
 
 __all__ = ["Board", "Document", "SharedText", "infer_links"]
@@ -84,36 +85,68 @@ class Board:
             for role, nodes in roles.items()
             if nodes
         ]
-        return f"document {self.document.name}: {'; '.join(says)}"
+        document = self.document
+        kept = "" if document.key is None else f", kept in {document.key!r}"
+        begins = "" if document.initial is None else f", at first {document.initial!r}"
+        chained = "" if document.chain else ", side by side"
+        return f"document {document.name}: {'; '.join(says)}{kept}{begins}{chained}"
 
 
-def infer_links(size: int, links: Sequence[Link], boards: Iterable[Board]) -> list[Link]:
+def infer_links(
+    size: int, links: Sequence[Link], loops: Sequence[Loop], boards: Iterable[Board]
+) -> list[Link]:
     """Return the links that follow from who writes and who reads, beside those there are.
 
-    None between two that are ordered already, and so none that would close a cycle.
+    None between two that are ordered already; none that would close a cycle, where the body of a
+    loop counts as one: what leaves it waits until the loop is over.
     """
     inferred: list[Link] = []
+    group = _groups(size, loops)
     follow: list[list[int]] = [[] for _ in range(size)]
     precede: list[list[int]] = [[] for _ in range(size)]
+    around: list[list[int]] = [[] for _ in range(size + len(loops))]  # between groups
     for link in links:
-        follow[link.source].append(link.target)
-        precede[link.target].append(link.source)
+        _connect(link.source, link.target, follow, precede, around, group)
     for board in boards:
         for target, sources in board.waits():
             if not sources:
                 continue
             # What is inferred for the target adds nothing to what comes after it: one look.
             after, before = reached(follow, [target]), reached(precede, [target])
+            later = reached(around, [group[target]])
             # The last ones first: those before them are then ordered already.
             for source in reversed(sources):
-                if source in after or source in before:
+                is_apart = group[source] != group[target]
+                if source in after or source in before or (is_apart and group[source] in later):
                     continue
                 before |= reached(precede, [source])
-                follow[source].append(target)
-                precede[target].append(source)
+                _connect(source, target, follow, precede, around, group)
                 number = len(links) + len(inferred)
                 inferred.append(Link(number, source, target, feeds=False, inferred=True))
     return inferred
+
+
+def _groups(size: int, loops: Iterable[Loop]) -> list[int]:
+    """Return for each node the outermost loop around it, as a number of its own, or itself."""
+    group = list(range(size))
+    for loop in sorted(loops, key=lambda loop: len(loop.body)):
+        for node in loop.body:
+            group[node] = size + loop.number
+    return group
+
+
+def _connect(  # noqa: PLR0917  # two nodes, and all that knows them
+    source: int,
+    target: int,
+    follow: list[list[int]],
+    precede: list[list[int]],
+    around: list[list[int]],
+    group: Sequence[int],
+) -> None:
+    follow[source].append(target)
+    precede[target].append(source)
+    if group[source] != group[target]:
+        around[group[source]].append(group[target])
 
 
 @attrs.frozen(order=True)
@@ -148,19 +181,16 @@ class SharedText:
         if output is not None and text:
             replaces = node in self.board.writers
             one = _Contribution(after.bit_count(), node, position, replaces, text)
-            self._written.append(one)
+            insort(self._written, one)
 
     def text(self, before: int | None = None) -> str:
         """Return what it holds for an activation that comes after those ``before``, in bits.
 
         Without them: what it holds when all have ended.
         """
-        text = self._initial
-        for one in sorted(self._written):
-            if before is not None and not before >> one.position & 1:
-                continue
-            if one.replaces or not text.strip():
-                text = one.text
-            else:
-                text = f"{text.rstrip()}\n\n{one.text}"
-        return text
+        seen = [one for one in self._written if before is None or before >> one.position & 1]
+        last = max((place for place, one in enumerate(seen) if one.replaces), default=None)
+        texts = [self._initial] if last is None else []
+        texts += [one.text for one in seen[last or 0 :]]
+        kept = [text for text in texts if text.strip()]
+        return "\n\n".join([*(text.rstrip() for text in kept[:-1]), *kept[-1:]])

@@ -129,7 +129,7 @@ class _GraphRun:
         if crew.closed:
             return
         self._waiting.extend(self.progress.ready())
-        while self._waiting and self._places != 0 and not crew.closed:
+        while self._waiting and (self._places is None or self._places > 0) and not crew.closed:
             forked = self._fork(self._waiting.popleft())
             if forked is not None:
                 if self._places is not None:
@@ -188,7 +188,7 @@ class _GraphRun:
             return
         try:
             progress.completed(start.node, Said(outcome.output, route))
-        except Exception as exc:  # noqa: BLE001  # raised when all have been joined
+        except BaseException as exc:  # noqa: BLE001  # raised when all have been joined
             self._crew.fail(exc)
 
     @enable_ki_protection

@@ -20,7 +20,7 @@ from parallel_agent.agent import Agent
 from parallel_agent.errors import AgentFunctionError, InputError
 from parallel_agent.graph.definition import Definition, Link
 from parallel_agent.schema import Schema, SchemaTypeError
-from parallel_agent.schema._clash import WHOLE, clash
+from parallel_agent.schema._clash import OPEN, WHOLE, clash
 
 __all__ = ["check_types", "fed"]
 
@@ -92,7 +92,8 @@ def check_types(definition: Definition) -> Iterator[str]:
         kind = _takes(definition, node)
         sure = [link for link in forward if not link.label and link.source in certain]
         if kind != "one":
-            yield from _misfits(definition, links, agent, wanted, kind=kind)
+            all_come = len(sure) == len(links)
+            yield from _misfits(definition, links, agent, wanted, kind=kind, all_come=all_come)
         elif len(sure) > 1:
             names = " and ".join(repr(definition.nodes[link.source].name) for link in sure)
             yield (
@@ -139,6 +140,7 @@ def _misfits(
     wanted: Schema[Any],
     *,
     kind: Kind = "one",
+    all_come: bool = True,
 ) -> Iterator[str]:
     sources = [definition.nodes[link.source] for link in links]
     given = [_said(source) for source in sources]
@@ -148,7 +150,7 @@ def _misfits(
         case "one":
             whole = given[0]
         case "list":
-            whole = {"type": "array", "prefixItems": given}
+            whole = {"type": "array", "prefixItems": given, **({} if all_come else {OPEN: True})}
         case "object":
             # Routes may leave some out: what comes must fit all the same.
             whole = {

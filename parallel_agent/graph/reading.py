@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from inspect import iscoroutinefunction
 from itertools import pairwise, product
-from typing import Any
+from typing import Any, Final
 
 from parallel_agent.agent import Agent, check_agent
 from parallel_agent.context import InvocationContext
@@ -23,10 +23,22 @@ from parallel_agent.errors import TreeError
 from parallel_agent.graph.definition import Link, Loop
 from parallel_agent.graph.documents import Board, Document
 from parallel_agent.graph.edges import ALWAYS, START, Edge, Ordered, Select, Switch
-from parallel_agent.graph.routes import Case, Choice, Condition, Predicate, Route, as_condition
+from parallel_agent.graph.routes import (
+    Case,
+    Choice,
+    Condition,
+    OneOf,
+    Predicate,
+    Route,
+    as_condition,
+)
 from session.state import UnstorableError, freeze
 
 __all__ = ["Reader"]
+
+
+_BAD: Final = OneOf(())
+"""Stands for a condition that is none."""
 
 
 class _Nobody(Agent):
@@ -208,8 +220,15 @@ class Reader:
             for link in self._all_pairs(sources, targets):
                 self._take_always(link)
         else:
-            for source in sources:
-                self._cases.setdefault(source, []).append(self._case(source, condition, targets))
+            self._take_if(condition, sources, targets)
+
+    def _take_if(
+        self, condition: Condition | None, sources: Sequence[int], targets: list[int]
+    ) -> None:
+        if not targets or condition is _BAD:
+            return  # which was noted
+        for source in sources:
+            self._cases.setdefault(source, []).append(self._case(source, condition, targets))
 
     def _from_start(self, edge: Edge, where: str) -> None:
         self.started.update(self._several(edge.target, where))
@@ -219,9 +238,9 @@ class Reader:
     def _condition(self, when: Any, where: str) -> Condition | None:
         if when is ALWAYS:
             return None
-        if iscoroutinefunction(when) or isinstance(when, Agent):
+        if iscoroutinefunction(when) or isinstance(when, Agent | type):
             self.problems.append(f"`when` of {where} is no plain function of the output: {when!r}")
-            return None
+            return _BAD
         condition = as_condition(when)
         if isinstance(condition, Predicate):
             return condition
@@ -266,8 +285,12 @@ class Reader:
 
     def _switch(self, switch: Switch, where: str) -> None:
         source = self.node(switch.source, where)
-        cases = switch.cases
-        given: list[Any] = list(cases.items() if isinstance(cases, Mapping) else cases)
+        cases: Any = switch.cases
+        given: list[Any] = []
+        if isinstance(cases, Mapping):
+            given = list(cases.items())
+        elif isinstance(cases, list | tuple):
+            given = list(cases)
         if not given:
             self.problems.append(f"{where} is a Switch without cases")
         read: list[Case] = []
@@ -277,8 +300,10 @@ class Reader:
                 continue
             condition = self._condition(pair[0], f"case {number} of {where}")
             targets = self._several(pair[1], where)
-            if source is not None:
-                read.append(self._case(source, condition, targets))
+            if source is not None and condition is not _BAD:
+                read.append(
+                    self._case(source, condition, targets, word="else if" if read else "if")
+                )
         if switch.default is not None:
             targets = self._several(switch.default, where)
             if source is not None:
@@ -286,15 +311,17 @@ class Reader:
         if source is not None:
             self._switches.setdefault(source, []).append(tuple(read))
 
-    def _case(self, source: int, condition: Condition | None, targets: list[int]) -> Case:
-        label = "otherwise" if condition is None else f"if {condition}"
+    def _case(
+        self, source: int, condition: Condition | None, targets: list[int], *, word: str = "if"
+    ) -> Case:
+        label = "otherwise" if condition is None else f"{word} {condition}"
         links = tuple(self._link(source, target, label=label).number for target in targets)
         self._ruled.update(links)
         return Case(condition, links)
 
     def _select(self, select: Select, where: str) -> None:
         source = self.node(select.source, where)
-        targets = self._several(list(select.targets), where)
+        targets = self._several(select.targets, where)
         by: object = select.by
         if by is not None and (not callable(by) or iscoroutinefunction(by)):
             self.problems.append(f"`by` of {where} is no plain function: {by!r:.80}")

@@ -8,6 +8,7 @@ Pure: no event loop, no clock.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import Enum
@@ -56,8 +57,18 @@ class Predicate:
     function: Callable[[Any], Any]
 
     def fits(self, said: Said) -> bool:
-        """Return whether the function says so."""
-        return bool(self.function(said.output))
+        """Return whether the function says so.
+
+        Raises:
+            RouteError: it says nothing before it is awaited.
+        """
+        answer = self.function(said.output)
+        if inspect.isawaitable(answer):
+            if inspect.iscoroutine(answer):
+                answer.close()  # or Python complains that nobody awaited it
+            message = f"{self} returns {answer!r:.80}: a condition is a plain function, not async"
+            raise RouteError(message)
+        return bool(answer)
 
     def __str__(self) -> str:
         name = getattr(self.function, "__name__", type(self.function).__name__)
@@ -120,10 +131,11 @@ class Route:
     Attributes:
         node: its name.
         always: edges that are taken in any case.
-        cases: conditional edges; all that fit are taken, and if none does, the first without a
-            condition that is not spent: one that leads back comes before one that leads on.
-        switches: of each, the first case that fits is taken.
-        choices: subsets that the output names.
+        cases: conditional edges; all that fit are taken. If none of these and of the others is,
+            the first without a condition that is not spent: one that leads back comes before one
+            that leads on.
+        switches: of each, the first case that fits is taken, unless an edge leads back.
+        choices: subsets that the output names, likewise.
     """
 
     node: str
@@ -139,14 +151,14 @@ class Route:
             RouteError: it names no target.
             Exception: what a condition raises, as itself.
         """
-        taken = set(self.always) - spent
-        if self.cases:
-            taken |= _all_that_fit(self.cases, said, spent)
-        for cases in self.switches:
-            taken |= _first_that_fits(cases, said)
-        for choice in self.choices:
-            taken.update(choice.chosen(said, self.node))
-        return taken
+        always = set(self.always) - spent
+        chosen = _all_that_fit(self.cases, said, spent)
+        if all(link >= 0 for link in always | chosen):  # none of them leads back
+            for cases in self.switches:
+                chosen |= _first_that_fits(cases, said)
+            for choice in self.choices:
+                chosen.update(choice.chosen(said, self.node))
+        return always | (chosen or _default(self.cases, spent))
 
 
 def _all_that_fit(cases: Sequence[Case], said: Said, spent: AbstractSet[int]) -> set[int]:
@@ -157,8 +169,10 @@ def _all_that_fit(cases: Sequence[Case], said: Said, spent: AbstractSet[int]) ->
             # A condition that has nothing to say any more is not asked.
             if live and case.condition.fits(said):
                 taken |= live
-    if taken:
-        return taken
+    return taken
+
+
+def _default(cases: Sequence[Case], spent: AbstractSet[int]) -> set[int]:
     defaults = [set(case.links) - spent for case in cases if case.condition is None]
     return next((live for live in defaults if live), set[int]())
 

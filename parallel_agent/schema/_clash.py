@@ -1,7 +1,7 @@
 """Whether what one type says can ever fit another: told from their JSON Schemas.
 
 Only what never fits is a clash. A union of which one member fits is none, nor is a number that may
-be whole.
+be whole. Of a list or dict, the items decide: that an empty one would fit is no excuse.
 """
 
 # JSON is `Any`, and pyright calls what `isinstance` makes of it "unknown".
@@ -15,13 +15,16 @@ from typing import Any, Final
 
 from parallel_agent.schema._shape import ALL_KINDS, kind_of
 
-__all__ = ["WHOLE", "clash", "kinds_of"]
+__all__ = ["OPEN", "WHOLE", "clash", "kinds_of"]
 
 _DEEP: Final = 20
 """How far down is looked: types may stand inside themselves."""
 
 WHOLE: Final = "$whole"
 """The key of a schema that stands, with names of its own, inside one that was put together."""
+
+OPEN: Final = "$open"
+"""The key of the schema of a list of which items may be missing."""
 
 _NUMBERS: Final = frozenset({"integer", "number"})
 
@@ -88,7 +91,7 @@ class _Part:
 
     @property
     def length(self) -> int | None:
-        return len(self.each()) or None
+        return None if OPEN in self.schema else len(self.each()) or None
 
     def fields(self) -> dict[str, _Part]:
         fields = self.schema.get("properties", {})
@@ -140,6 +143,8 @@ def _pair(given: _Part, wanted: _Part, path: str, depth: int) -> tuple[str, str]
 
 def _items_clash(given: _Part, wanted: _Part, path: str, depth: int) -> tuple[str, str] | None:
     items, needs = given.each(), wanted.each()
+    if OPEN in given.schema and needs:
+        return None  # some of the items may be missing: which stands where is not known
     if given.length is not None and wanted.length is not None and given.length != wanted.length:
         return path, f"{given.length} items are given, and {wanted.length} are needed"
     for position in range(max(len(items), len(needs), 1)):

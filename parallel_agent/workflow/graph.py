@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Unpack, final
+from typing import Unpack, cast, final
 
 import attrs
 
@@ -98,7 +98,7 @@ class GraphAgent(Agent):
                 f"not {max_concurrency!r}"
             )
             raise TreeError(message)
-        guards = tuple(guards)
+        guards = _listed_guards(name, guards)
         definition = build(name, edges, nodes, guards=guards, documents=documents)
         super().__init__(name, [*guards, *definition.nodes], **options)
         self._definition = definition
@@ -150,6 +150,13 @@ class GraphAgent(Agent):
             barrier=self._barrier,
             max_concurrency=self._max_concurrency,
         )
+
+
+def _listed_guards(name: str, guards: object) -> tuple[Agent, ...]:
+    if not isinstance(guards, list | tuple):
+        message = f"guards of {name!r} is a list of agents, not {guards!r:.80}"
+        raise TreeError(message)
+    return tuple(cast("Sequence[Agent]", guards))
 
 
 def _check_barrier(name: str, barrier: object) -> None:

@@ -79,7 +79,8 @@ def test_the_schema_says_what_it_is_and_refuses_unknown_keys() -> None:
 
 
 def test_the_schema_names_every_key_that_a_file_may_have() -> None:
-    assert list(graph_schema()["properties"]) == [field.name for field in attrs.fields(GraphFile)]
+    names = [field.name for field in attrs.fields(GraphFile)]
+    assert list(graph_schema()["properties"]) == ["$schema", *names]
 
 
 def test_every_reference_in_the_schema_leads_somewhere() -> None:

@@ -95,8 +95,9 @@ def test_ordered_forms_stand_beside_the_parallel_one() -> None:
 
 def test_boards_order_who_writes_and_who_reads_and_import_others() -> None:
     _, links = described("boards.yml")
-    assert "document facts: collect add; collect, style, spelling, read read" in links
-    assert "document draft: begin, style, spelling add; style, spelling, read read" in links
+    facts, draft = (link for link in links if link.startswith("document "))
+    assert facts.startswith("document facts: collect add; collect, style, spelling, read read")
+    assert draft.startswith("document draft: begin, style, spelling add; style, spelling, read")
     first = {("collect", name) for name in ("style", "spelling", "read")}
     found = order(load_graph(FILES / "boards.yml", **OPTIONS))
     assert found == first | in_order("begin", "style", "spelling", "read")
@@ -105,7 +106,7 @@ def test_boards_order_who_writes_and_who_reads_and_import_others() -> None:
 def test_edges_without_lists_leave_the_order_to_what_is_passed_on() -> None:
     assert described("flat.json")[1] == [
         "ask before tell",
-        "document message_passing: ask add; tell read",
+        "document message_passing: ask add; tell read, at first ''",
     ]
 
 

@@ -386,18 +386,19 @@ class Plan:
                 defaults[isinstance(way, Cond)] += targets
             elif fits(way.when, output, route):
                 some += targets
-        taken += some or defaults[0] or defaults[1]
-        for choice in self.chosen[node]:
+        leads_back = any(isinstance(one, Back) for one in (*taken, *some))
+        for choice in () if leads_back else self.chosen[node]:
             if isinstance(choice, Cases):
                 first = (targets for when, targets in choice.cases if fits(when, output, route))
-                taken += next(first, choice.default or ())
+                some += next(first, choice.default or ())
             else:
                 names = output if route is None else route
                 names = names if choice.by is None else list(choice.by)
                 for name in names if isinstance(names, list) else [names]:
                     if name not in choice.targets:
                         raise RouteError
-                    taken.append(name)
+                    some.append(name)
+        taken += some or defaults[0] or defaults[1]
         loops = [one for one in taken if isinstance(one, Back)]
         if len(loops) > 1:
             raise RouteError
