@@ -231,13 +231,27 @@ class _Compiler:
         node = None if wire.node.id in guards else self._agents[wire.node.id]
         match wire.way:
             case Way.CHILDREN:
-                return [] if node is None else [self._child(node, other) for other in others]
+                return [] if node is None else self._children(node, others)
             case Way.FAN_IN:
                 return [] if node is None else [(agents, node)]
             case Way.ORDERED_CHILDREN:
                 return _one_by_one(agents) if node is None else [Ordered(node, agents)]
             case Way.ORDERED_FAN_IN:
                 return [] if node is None else [Ordered(agents, node)]
+
+    def _children(self, node: Agent, others: Sequence[Mention]) -> list[EdgeLike]:
+        # All that are taken by default are one edge: several would contradict each other.
+        defaults = [
+            other
+            for other in others
+            if other.entry.get("default") and other.entry.get("max_times") is None
+            if "when" not in other.entry and other.entry.get("if") is None
+        ]
+        edges = [self._child(node, other) for other in others if other not in defaults]
+        if defaults:
+            agents = [self._agents[other.id] for other in defaults]
+            edges.append(Edge(node, agents, default=True))
+        return edges
 
     def _child(self, node: Agent, other: Mention) -> EdgeLike:
         entry = other.entry

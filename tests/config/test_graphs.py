@@ -596,3 +596,23 @@ def test_a_link_that_leads_out_of_the_folder_is_not_followed(tmp_path: Path) -> 
     text = "prompts: [{uri: p.yaml}]\nnodes: [{id: a, agent: echo}]\n"
     (said,) = refused(folder, text)
     assert "lies in the folder of the graph file" in said
+
+
+def test_several_children_may_be_taken_by_default(tmp_path: Path) -> None:
+    path = tmp_path / "flow.yaml"
+    path.write_text(
+        "nodes: [{id: a, agent: a}, {id: b, agent: b}, {id: c, agent: c}, {id: d, agent: d}]\n"
+        "edges:\n"
+        "  - node: a\n"
+        "    children:\n"
+        "      - {node: b, when: x}\n"
+        "      - {node: c, default: true}\n"
+        "      - {node: d, default: true}\n",
+        "utf-8",
+    )
+
+    async def work(ctx: InvocationContext) -> str:
+        return ctx.agent.name
+
+    graph = load_graph(path, agents=dict.fromkeys("abcd", work))
+    assert {"a -> c otherwise", "a -> d otherwise"} <= set(graph.definition.describe())
