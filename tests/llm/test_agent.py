@@ -52,13 +52,13 @@ def test_it_says_what_the_model_says() -> None:
 
 
 def test_pieces_are_streamed_and_only_the_whole_is_recorded() -> None:
-    ended = run_tree(LlmAgent("writer", ScriptedModel([["hel", "lo"]])))
+    ended = run_tree(LlmAgent("writer", ScriptedModel([["good ", "day"]])))
     assert [(event.text, event.partial) for event in ended.delivered] == [
-        ("hel", True),
-        ("lo", True),
-        ("hello", False),
+        ("good ", True),
+        ("day", True),
+        ("good day", False),
     ]
-    assert [event.text for event in ended.result.events] == ["hello"]
+    assert [event.text for event in ended.result.events] == ["good day"]
 
 
 def test_tools_are_called_and_the_model_is_told() -> None:
