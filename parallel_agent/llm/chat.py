@@ -1,0 +1,299 @@
+"""Chat completions, the protocol that OpenAI's API and most model servers speak: both ways.
+
+What goes out is made of a request here, and what comes in pieces is put together. Nobody is asked:
+`parallel_agent.llm.openai_model` does that.
+
+Pure: no event loop, no clock, no I/O.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, cast
+
+import attrs
+
+from parallel_agent.errors import ModelProtocolError, ModelRequestError
+from parallel_agent.llm.model import FinishReason, ModelRequest, ModelResponse, Usage
+from session.content import (
+    Content,
+    FunctionCall,
+    FunctionResponse,
+    InlineData,
+    OtherPart,
+    Part,
+    Text,
+)
+from session.event import USER
+
+__all__ = ["Assembly", "body_of", "messages_of"]
+
+_FINISH: Final[Mapping[str, FinishReason]] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+}
+
+
+# What goes out.
+
+
+def body_of(request: ModelRequest, model: str, *, most: str = "max_tokens") -> dict[str, Any]:
+    """Return the fields of a call; ``most`` is the name of the one that limits the answer."""
+    config = request.config
+    body: dict[str, Any] = {"model": model, "messages": messages_of(request)}
+    if request.tools:
+        body["tools"] = [
+            {
+                "type": "function",
+                "function": {
+                    "name": tool.name,
+                    "description": tool.description,
+                    "parameters": tool.parameters,
+                },
+            }
+            for tool in request.tools
+        ]
+    if request.output_schema is not None:
+        # Not strict: that allows no optional field, and the answer is checked here anyway.
+        schema = {"name": "answer", "schema": request.output_schema}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    given = {
+        "temperature": config.temperature,
+        "top_p": config.top_p,
+        most: config.max_tokens,
+        "stop": list(config.stop) or None,
+        "seed": config.seed,
+    }
+    return body | {name: value for name, value in given.items() if value is not None}
+
+
+def messages_of(request: ModelRequest) -> list[dict[str, Any]]:
+    """Return what was said, as messages.
+
+    Raises:
+        ModelRequestError: something in it can be sent in no message.
+    """
+    messages: list[dict[str, Any]] = []
+    if request.instruction:
+        messages.append({"role": "system", "content": request.instruction})
+    names = _Names()
+    for content in request.contents:
+        if content.role == USER:
+            messages += _of_user(content, names)
+        else:
+            messages.append(_of_model(content, names))
+    return messages
+
+
+class _Names:
+    """Ids for calls that have none: the answers come in the same order."""
+
+    def __init__(self) -> None:
+        self._asked = 0
+        self._answered = 0
+
+    def of_call(self, call: FunctionCall) -> str:
+        if call.id is not None:
+            return call.id
+        self._asked += 1
+        return f"call_{self._asked}"
+
+    def of_answer(self, answer: FunctionResponse) -> str:
+        if answer.id is not None:
+            return answer.id
+        self._answered += 1
+        return f"call_{self._answered}"
+
+
+def _of_user(content: Content, names: _Names) -> Iterator[dict[str, Any]]:
+    for part in content.parts:
+        if isinstance(part, FunctionResponse):
+            yield {
+                "role": "tool",
+                "tool_call_id": names.of_answer(part),
+                "content": json.dumps(part.response, ensure_ascii=False),
+            }
+    said = [part for part in content.parts if not isinstance(part, FunctionResponse)]
+    if not said:
+        return
+    if all(isinstance(part, Text) for part in said):
+        # Plain text, which every server takes; a list of parts, not all do.
+        yield {"role": "user", "content": content.text}
+    else:
+        yield {"role": "user", "content": [_piece(part) for part in said]}
+
+
+def _piece(part: Part) -> dict[str, Any]:
+    match part:
+        case Text():
+            return {"type": "text", "text": part.text}
+        case InlineData() if part.mime_type.startswith("image/"):
+            data = b64encode(part.data).decode()
+            return {
+                "type": "image_url",
+                "image_url": {"url": f"data:{part.mime_type};base64,{data}"},
+            }
+        case InlineData() if part.mime_type in ("audio/wav", "audio/mp3", "audio/mpeg"):
+            kind = "wav" if part.mime_type == "audio/wav" else "mp3"
+            audio = {"data": b64encode(part.data).decode(), "format": kind}
+            return {"type": "input_audio", "input_audio": audio}
+        case InlineData():
+            what = f"data of type {part.mime_type!r}"
+        case FunctionCall() | FunctionResponse() | OtherPart():
+            what = f"a {type(part).__name__}"
+    message = f"{what} cannot be sent to a chat model; it takes text, images and sound"
+    raise ModelRequestError(message)
+
+
+def _of_model(content: Content, names: _Names) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": content.text or None}
+    calls = [
+        {
+            "id": names.of_call(part),
+            "type": "function",
+            "function": {
+                "name": part.name,
+                "arguments": json.dumps(part.args, ensure_ascii=False),
+            },
+        }
+        for part in content.parts
+        if isinstance(part, FunctionCall)
+    ]
+    if calls:
+        message["tool_calls"] = calls
+    return message
+
+
+# What comes in.
+
+
+@attrs.define
+class _Call:
+    """A tool call that comes in pieces."""
+
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+@attrs.define
+class Assembly:
+    """An answer that comes in pieces, as JSON objects of the protocol.
+
+    Attributes:
+        model: what answers, for errors.
+    """
+
+    model: str
+    _text: list[str] = attrs.field(factory=list[str])
+    _thought: list[str] = attrs.field(factory=list[str])
+    _refusal: list[str] = attrs.field(factory=list[str])
+    _calls: dict[int, _Call] = attrs.field(factory=dict[int, _Call])
+    _finish: str | None = None
+    _usage: Usage | None = None
+    _named: str = ""
+
+    def add(self, chunk: Mapping[str, Any]) -> ModelResponse | None:
+        """Take a piece; return what of it is to be shown at once, if it says something.
+
+        Raises:
+            ModelProtocolError: it is no piece of an answer.
+        """
+        try:
+            return self._add(chunk)
+        except (AttributeError, KeyError, TypeError, IndexError) as exc:
+            message = f"a piece of the answer is none: {chunk!r:.200}"
+            raise ModelProtocolError(message, model=self.model) from exc
+
+    def _add(self, chunk: Mapping[str, Any]) -> ModelResponse | None:
+        self._named = chunk.get("model") or self._named
+        if chunk.get("usage"):
+            self._usage = _usage(chunk["usage"])
+        choices: Sequence[Mapping[str, Any]] = chunk.get("choices") or ()
+        if not choices:
+            return None
+        choice = choices[0]
+        self._finish = choice.get("finish_reason") or self._finish
+        delta: Mapping[str, Any] = choice.get("delta") or {}
+        for piece in delta.get("tool_calls") or ():
+            self._add_call(piece)
+        self._refusal.append(delta.get("refusal") or "")
+        parts: list[Part] = []
+        # Servers of models that think aloud call that by either name.
+        thought = delta.get("reasoning_content") or delta.get("reasoning") or ""
+        if thought:
+            self._thought.append(thought)
+            parts.append(Text(thought, thought=True))
+        text = delta.get("content") or ""
+        if text:
+            self._text.append(text)
+            parts.append(Text(text))
+        if not parts:
+            return None
+        return ModelResponse(content=Content(tuple(parts)), partial=True)
+
+    def _add_call(self, piece: Mapping[str, Any]) -> None:
+        # Some servers number no calls, and send each as a whole.
+        index = piece.get("index")
+        call = self._calls.setdefault(len(self._calls) if index is None else index, _Call())
+        call.id = piece.get("id") or call.id
+        function: Mapping[str, Any] = piece.get("function") or {}
+        call.name = function.get("name") or call.name
+        call.arguments += function.get("arguments") or ""
+
+    def whole(self) -> ModelResponse:
+        """Return the whole answer.
+
+        Raises:
+            ModelProtocolError: it broke off, or the arguments of a call are no JSON object.
+        """
+        if self._finish is None and not self._calls:
+            message = "the answer broke off before its end"
+            raise ModelProtocolError(message, model=self.model)
+        parts: list[Part] = []
+        if self._thought:
+            parts.append(Text("".join(self._thought), thought=True))
+        if self._text:
+            parts.append(Text("".join(self._text)))
+        refusal = "".join(self._refusal)
+        if refusal and not self._text:
+            parts.append(Text(refusal))
+        parts += [self._call(call) for _, call in sorted(self._calls.items())]
+        finish: FinishReason = _FINISH.get(self._finish or "", "other")
+        return ModelResponse(
+            content=Content(tuple(parts)),
+            finish_reason="tool_calls" if self._calls else finish,
+            usage=self._usage,
+            refusal=refusal or None,
+            model=self._named,
+        )
+
+    def _call(self, call: _Call) -> FunctionCall:
+        try:
+            arguments: Any = json.loads(call.arguments) if call.arguments.strip() else {}
+        except ValueError as exc:
+            arguments, why = None, str(exc)
+        else:
+            why = "no object"
+        if isinstance(arguments, dict):
+            return FunctionCall(call.name, cast("dict[str, Any]", arguments), call.id or None)
+        message = f"the arguments of its call of {call.name!r} are no JSON object: {why}"
+        raise ModelProtocolError(message, model=self.model)
+
+
+def _usage(usage: Mapping[str, Any]) -> Usage:
+    def detail(of: str, name: str) -> int:
+        details: Mapping[str, Any] = usage.get(of) or {}
+        return int(details.get(name) or 0)
+
+    return Usage(
+        input_tokens=int(usage.get("prompt_tokens") or 0),
+        output_tokens=int(usage.get("completion_tokens") or 0),
+        cached_tokens=detail("prompt_tokens_details", "cached_tokens"),
+        reasoning_tokens=detail("completion_tokens_details", "reasoning_tokens"),
+    )

@@ -1,0 +1,212 @@
+"""Models at servers that speak OpenAI's chat completions, through the official ``openai`` SDK.
+
+OpenAI itself, Ollama, vLLM, the server of llama.cpp, LM Studio and many more. Needs the extra
+``openai``. The SDK runs natively on trio; a call that is cancelled closes its connection.
+
+Nothing is tried again here: that is for an agent's `Retry`, which knows what it has emitted.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
+from typing import Final, final
+
+import attrs
+import trio
+
+try:
+    import openai
+except ImportError as error:
+    _message = (
+        f"models at a server need {error.name}, which is not installed: "
+        "pip install 'parallel-agent[openai]'"
+    )
+    raise ImportError(_message, name=error.name) from error
+
+from parallel_agent.errors import (
+    ModelAuthError,
+    ModelContextError,
+    ModelError,
+    ModelProtocolError,
+    ModelRateLimitError,
+    ModelRequestError,
+    ModelUnavailableError,
+)
+from parallel_agent.llm.chat import Assembly, body_of
+from parallel_agent.llm.model import Model, ModelRequest, ModelResponse
+
+__all__ = ["PROVIDERS", "OpenAIModel", "Provider"]
+
+
+@attrs.frozen
+class Provider:
+    """A kind of server: where it is, and which variables of the environment say otherwise.
+
+    Attributes:
+        base_url: where it is if nobody says otherwise.
+        variable: ``{variable}_BASE_URL`` and ``{variable}_API_KEY`` say so.
+        needs_key: it wants to know who asks.
+        most: the name of the field that limits the answer.
+    """
+
+    base_url: str
+    variable: str
+    needs_key: bool = False
+    most: str = "max_tokens"
+
+
+PROVIDERS: Final[Mapping[str, Provider]] = {
+    "openai": Provider(
+        "https://api.openai.com/v1", "OPENAI", needs_key=True, most="max_completion_tokens"
+    ),
+    "ollama": Provider("http://localhost:11434/v1", "OLLAMA"),
+    "vllm": Provider("http://localhost:8000/v1", "VLLM"),
+    "llamacpp": Provider("http://localhost:8080/v1", "LLAMACPP"),
+    "lmstudio": Provider("http://localhost:1234/v1", "LMSTUDIO"),
+}
+"""What stands before the slash of a model's name: ``ollama/qwen2.5:7b``."""
+
+_TOO_LONG: Final = re.compile(
+    r"context.?(length|window|size)|maximum context|too many tokens|prompt is too long",
+    re.IGNORECASE,
+)
+
+
+@final
+class OpenAIModel(Model):
+    """A model at a server that speaks chat completions.
+
+    Args:
+        model: ``provider/name``, as in ``ollama/qwen2.5:7b``; of ``openai``, the name will do.
+        base_url: where the server is; by default what the provider's variable says, or its usual
+            place.
+        api_key: who asks; by default what the provider's variable says. It is never shown.
+        timeout: seconds that may pass without anything coming.
+        headers: what is sent with each call.
+
+    Raises:
+        ModelAuthError: the provider wants a key, and there is none.
+
+    A connection is kept for later calls, one pool for each run of trio, and closed at its end.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        timeout: float = 120.0,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """See the class."""
+        prefix, slash, name = model.partition("/")
+        known = bool(slash) and prefix in PROVIDERS
+        self._provider = PROVIDERS[prefix if known else "openai"]
+        self._called = name if known else model
+        self._name = model
+        variable = self._provider.variable
+        place = base_url or os.environ.get(f"{variable}_BASE_URL")
+        self._base_url: str = place or self._provider.base_url
+        key = api_key or os.environ.get(f"{variable}_API_KEY")
+        if not key and self._provider.needs_key and base_url is None:
+            message = f"no key: set {variable}_API_KEY, or pass api_key"
+            raise ModelAuthError(message, model=model)
+        self._key = key or "none"
+        self._timeout = timeout
+        self._headers = dict(headers or {})
+        self._client: trio.lowlevel.RunVar[openai.AsyncOpenAI] = trio.lowlevel.RunVar("client")
+
+    @property
+    def name(self) -> str:
+        """See `Model.name`."""
+        return self._name
+
+    @property
+    def base_url(self) -> str:
+        """Where the server is."""
+        return self._base_url
+
+    async def generate(self, request: ModelRequest) -> AsyncGenerator[ModelResponse, None]:
+        """See `Model.generate`."""
+        assembly = Assembly(self._name)
+        body = body_of(request, self._called, most=self._provider.most)
+        try:
+            stream = await self._open().chat.completions.create(
+                **body,
+                stream=True,
+                stream_options={"include_usage": True},
+                extra_body=dict(request.config.extra) or None,
+            )
+            async with stream:
+                async for chunk in stream:
+                    piece = assembly.add(chunk.to_dict(mode="json"))
+                    if piece is not None:
+                        yield piece
+        except (ModelError, trio.Cancelled, GeneratorExit):
+            raise
+        except Exception as exc:
+            raise self._told(exc) from exc
+        yield assembly.whole()
+
+    def _open(self) -> openai.AsyncOpenAI:
+        """Return the client of this run of trio."""
+        with suppress(LookupError):
+            return self._client.get()
+        client = openai.AsyncOpenAI(
+            base_url=self._base_url,
+            api_key=self._key,
+            timeout=self._timeout,
+            max_retries=0,
+            default_headers=self._headers,
+        )
+        self._client.set(client)
+        # It lives as long as the run: a task of the system's closes it when all others have ended.
+        trio.lowlevel.spawn_system_task(_close_at_the_end, client)
+        return client
+
+    def _told(self, error: Exception) -> ModelError:
+        """Return what has happened, as an error of ours."""
+        name = self._name
+        said = str(getattr(error, "message", "") or error)
+        status: int | None = getattr(error, "status_code", None)
+        code = str(getattr(error, "code", None) or "")
+        kind = type(error)
+        if isinstance(error, openai.RateLimitError):
+            after = _retry_after(error.response.headers)
+            return ModelRateLimitError(said, model=name, status=status, retry_after=after)
+        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+            return ModelAuthError(said, model=name, status=status)
+        if code == "context_length_exceeded" or (status != 500 and _TOO_LONG.search(said)):  # noqa: PLR2004  # a server's own trouble
+            return ModelContextError(said, model=name, status=status)
+        if isinstance(error, openai.APIStatusError) and status is not None and status < 500:  # noqa: PLR2004  # its trouble, from there on
+            return ModelRequestError(said, model=name, status=status)
+        if isinstance(error, openai.APIStatusError | openai.APIConnectionError):
+            where = "" if status is not None else f" ({self._base_url})"
+            return ModelUnavailableError(f"{said}{where}", model=name, status=status)
+        if isinstance(error, openai.APIError):
+            return ModelUnavailableError(said, model=name)
+        return ModelProtocolError(f"{kind.__name__}: {said}", model=name)
+
+    def __repr__(self) -> str:
+        return f"<OpenAIModel {self._name} at {self._base_url}>"
+
+
+async def _close_at_the_end(client: openai.AsyncOpenAI) -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        with trio.CancelScope(shield=True):
+            await client.close()
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds a server asks for; a date is none that we could tell without a clock."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        with suppress(ValueError):
+            if name in headers:
+                return float(headers[name]) * unit
+    return None
