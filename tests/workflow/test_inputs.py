@@ -562,7 +562,7 @@ def test_an_agent_that_needs_an_input_and_gets_none_says_how_to_give_it_one() ->
     assert isinstance(ended.error, InputError)
     assert str(ended.error) == (
         "agent 'worker' (s/worker) takes an input, and was given none: run it with "
-        "ctx.run_agent(worker, input), ctx.map or ctx.fan_out"
+        "ctx.run_agent(worker, input), ctx.map or ctx.fan_out, or let an edge of a graph lead to it"
     )
 
 
