@@ -35,6 +35,7 @@ from parallel_agent.perform import perform
 __all__ = [
     "activate",
     "can_be_noted",
+    "leave_nursery",
     "outcome_error",
     "pass_on",
     "place_child",
@@ -142,6 +143,20 @@ def raise_unless_left_open(
     _, other = group.split((RuntimeError, trio.Cancelled))
     if other is not None or all(activation.error is None for activation in ended):
         raise group
+
+
+def leave_nursery(owner: Activation, error: BaseException, ended: Iterable[Activation]) -> None:
+    """Raise what the nursery of a fan-out has raised, with its owner's slots aside.
+
+    Unless an activation has said it better; see `raise_unless_left_open`.
+    """
+    try:
+        if not isinstance(error, BaseExceptionGroup):
+            raise error  # noqa: TRY301  # as it would have gone on
+        raise_unless_left_open(cast("BaseExceptionGroup[BaseException]", error), ended)
+    except BaseException:
+        owner.slots.stay_aside()
+        raise
 
 
 async def outcome_error(child: Activation) -> BaseException | None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import attrs
 import trio
 from trio.lowlevel import (
     checkpoint_if_cancelled,
@@ -24,9 +25,34 @@ from trio.lowlevel import (
 from parallel_agent.activation import Activation
 from parallel_agent.barrier import Barrier, Outcome
 from parallel_agent.crew import Crew, Task
-from parallel_agent.drive import raise_unless_left_open
+from parallel_agent.drive import leave_nursery
+from parallel_agent.errors import TreeError
 
-__all__ = ["fan_out"]
+__all__ = ["check_options", "fan_out", "policy_shape"]
+
+
+def check_options(name: str, barrier: object, max_concurrency: object) -> None:
+    """Refuse what the fan-out of the agent ``name`` cannot go by.
+
+    Raises:
+        TreeError: ``barrier`` is no policy, or ``max_concurrency`` no positive whole number.
+    """
+    if not isinstance(barrier, Barrier):
+        hint = "; make an object of it: call it" if isinstance(barrier, type) else ""
+        message = f"barrier of {name!r} is a policy such as FailFast(), not {barrier!r}{hint}"
+        raise TreeError(message)
+    if max_concurrency is not None and (type(max_concurrency) is not int or max_concurrency < 1):
+        message = (
+            f"max_concurrency of {name!r} must be 1 or more, or None for no limit, "
+            f"not {max_concurrency!r}"
+        )
+        raise TreeError(message)
+
+
+def policy_shape(barrier: Barrier) -> str:
+    """Return what a policy is, in words, for the shape of a tree."""
+    # Of a class that says nothing of itself, its name: its address is another one each time.
+    return repr(barrier) if attrs.has(type(barrier)) else type(barrier).__name__
 
 
 @enable_ki_protection  # an interrupt inside `start_soon` would leave a task that never runs
@@ -64,15 +90,8 @@ async def fan_out(
                 todo = iter(waiting)
                 for _ in range(workers):
                     nursery.start_soon(_work, crew, todo)
-    except BaseExceptionGroup as group:
-        try:
-            raise_unless_left_open(group, crew.failed.values())
-        except BaseException:
-            owner.slots.stay_aside()
-            raise
-    except BaseException:
-        owner.slots.stay_aside()
-        raise
+    except BaseException as exc:  # noqa: BLE001  # raised again, but for what a branch has told
+        leave_nursery(owner, exc, crew.failed.values())
     outcomes = crew.join(enumerate(tasks))
     await crew.answer(outcomes)
     return outcomes

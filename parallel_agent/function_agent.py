@@ -16,8 +16,6 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Protocol, TypeAlias, Unpack, final, get_args, get_type_hints, overload
 
-import trio
-
 from parallel_agent.agent import Agent, AgentOptions
 from parallel_agent.context import InvocationContext, activation_of
 from parallel_agent.errors import AgentFunctionError
@@ -144,14 +142,8 @@ class FunctionAgent(Agent):
 
     async def _run_in_thread(self, arguments: tuple[Any, ...]) -> Any:
         ctx: InvocationContext = arguments[0]
-        invocation = activation_of(ctx).invocation
-        if invocation.steering is not None and invocation.steering.inline:
-            return await invocation.steering.call(self._call, *arguments)
-        return await trio.to_thread.run_sync(
-            self._call,
-            *arguments,
-            abandon_on_cancel=self._abandon_on_cancel,
-            limiter=invocation.threads,
+        return await activation_of(ctx).invocation.call_in_thread(
+            self._call, *arguments, abandon_on_cancel=self._abandon_on_cancel
         )
 
     def _call(self, *arguments: Any) -> Any:

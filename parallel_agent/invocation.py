@@ -201,6 +201,20 @@ class Invocation:
             return () if self.limiter is None else (self.limiter,)
         return (own,) if self.limiter is None else (own, self.limiter)
 
+    async def call_in_thread(
+        self, function: Callable[..., Any], *arguments: Any, abandon_on_cancel: bool = False
+    ) -> Any:
+        """Call a plain function in a thread of its own; here and now, if a test steers the run.
+
+        Waits for one of the run's threads. A cancellation waits for the function's end, unless it
+        is to be abandoned.
+        """
+        if self.steering is not None and self.steering.inline:
+            return await self.steering.call(function, *arguments)
+        return await trio.to_thread.run_sync(
+            function, *arguments, abandon_on_cancel=abandon_on_cancel, limiter=self.threads
+        )
+
     def tick(self) -> int:
         """Return the next tick of the counter that orders forks and joins."""
         self._tick += 1

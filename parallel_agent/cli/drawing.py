@@ -6,13 +6,15 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 import click
 
 from parallel_agent.cli.conduct import end_unprinted, interrupted_quietly, load_tree
-from parallel_agent.cli.graph_files import GRAPH_FILES, NAME_CODE, missing_code, problems_in
+from parallel_agent.cli.graph_files import GRAPH_FILES, NAME_CODE, Code, missing_code, problems_in
 from parallel_agent.cli.inputs import InputError, check_text
 from parallel_agent.cli.options import TARGET, agents_option
 from parallel_agent.cli.running import OutputClosedError
@@ -25,6 +27,8 @@ from parallel_agent.observe.picture import to_dot, to_mermaid
 __all__ = ["draw", "schema", "validate"]
 
 FAILED: Final = 1
+COULD_NOT: Final = 2
+
 _KINDS: Final = {
     "": "mermaid",
     ".mmd": "mermaid",
@@ -34,7 +38,7 @@ _KINDS: Final = {
     ".gv": "dot",
     ".svg": "svg",
 }
-COULD_NOT: Final = 2
+"""What the end of a file's name says of what is in it."""
 
 
 @click.command(
@@ -63,10 +67,11 @@ def validate(targets: tuple[str, ...], agents: tuple[str, ...]) -> None:
     """Run the command; click hands over its options by their names."""
     printer = Printer(sys.stdout, sys.stderr)
     wrong = False
+    code = cache(lambda: load_code(agents))  # imported once, for however many files
     with interrupted_quietly():
         for target in targets:
             try:
-                lines, is_wrong = _looked_at(target, agents)
+                lines, is_wrong = _looked_at(target, agents, code)
             except InputError as error:
                 raise click.UsageError(one_line(str(error))) from None
             wrong = wrong or is_wrong
@@ -77,12 +82,14 @@ def validate(targets: tuple[str, ...], agents: tuple[str, ...]) -> None:
     sys.exit(FAILED if wrong else 0)
 
 
-def _looked_at(target: str, agents: tuple[str, ...]) -> tuple[list[str], bool]:
+def _looked_at(
+    target: str, agents: tuple[str, ...], code: Callable[[], Code]
+) -> tuple[list[str], bool]:
     if not check_text(target, "TARGET").endswith(GRAPH_FILES):
         tree = load_tree(target, agents)
         return [f"{one_line(target)}: {one_line(tree.name)} is a tree that can run"], False
     try:
-        problems = problems_in(target, load_code(agents))
+        problems = problems_in(target, code())
     except (TargetError, ModuleNotFoundError) as error:
         if isinstance(error, TargetError) and error.details:
             click.echo(error.details, err=True)

@@ -20,6 +20,7 @@ __all__ = [
     "NAME_CODE",
     "Code",
     "code_in",
+    "is_finished",
     "missing_code",
     "problems_in",
     "read_graph",
@@ -52,7 +53,7 @@ def code_in(modules: Sequence[tuple[str, ModuleType]]) -> Code:
     for _, module in modules:
         for name, value in vars(module).items():
             if isinstance(value, Agent):
-                if _is_finished(value):
+                if is_finished(value):
                     agents[value.name] = agents[name] = value
             elif not name.startswith("_") and _is_of(value, module):
                 functions[name] = value
@@ -63,7 +64,8 @@ def _is_of(value: Any, module: ModuleType) -> bool:
     return inspect.isfunction(value) and value.__module__ == module.__name__
 
 
-def _is_finished(agent: Agent) -> bool:
+def is_finished(agent: Agent) -> bool:
+    """Return whether an agent's constructor has ended."""
     try:
         check_agent(agent, "")
     except TreeError:

@@ -18,7 +18,7 @@ import attrs
 
 import session
 from parallel_agent.agent import Agent, check_agent
-from parallel_agent.cli.graph_files import GRAPH_FILES, Code, code_in, read_graph, told
+from parallel_agent.cli.graph_files import GRAPH_FILES, Code, code_in, is_finished, read_graph, told
 from parallel_agent.errors import ConfigError, TreeError
 from parallel_agent.observe.harmless import harmless, one_line
 from parallel_agent.runner import Runner
@@ -238,7 +238,7 @@ def _agents_of(module: ModuleType) -> list[_Named]:
     # By identity: a class of somebody's own may compare its agents, and refuse to be a key.
     found: dict[int, tuple[str, Agent]] = {}
     for name, value in vars(module).items():
-        if isinstance(value, Agent) and _is_finished(value):
+        if isinstance(value, Agent) and is_finished(value):
             found.setdefault(id(value), (name, value))
     line = [agent for _, agent in found.values()]
     below = set[int]()
@@ -248,14 +248,6 @@ def _agents_of(module: ModuleType) -> list[_Named]:
                 below.add(id(child))
                 line.append(child)
     return [_Named(one_line(name), agent, id(agent) in below) for name, agent in found.values()]
-
-
-def _is_finished(agent: Agent) -> bool:
-    try:
-        check_agent(agent, "")
-    except TreeError:
-        return False
-    return True
 
 
 def _hint(module: ModuleType) -> str:

@@ -28,7 +28,7 @@ from trio.lowlevel import (
 from parallel_agent.activation import NO_INPUT, Activation
 from parallel_agent.barrier import Barrier, Outcome
 from parallel_agent.crew import Crew, Task
-from parallel_agent.drive import raise_unless_left_open
+from parallel_agent.drive import leave_nursery
 from parallel_agent.errors import StateError
 from parallel_agent.graph.definition import Definition
 from parallel_agent.graph.documents import Board, SharedText
@@ -63,15 +63,8 @@ async def run_graph(
             if owner.invocation.replay is not None:
                 await run.replay()
             run.start()
-    except BaseExceptionGroup as group:
-        try:
-            raise_unless_left_open(group, crew.failed.values())
-        except BaseException:
-            owner.slots.stay_aside()
-            raise
-    except BaseException:
-        owner.slots.stay_aside()
-        raise
+    except BaseException as exc:  # noqa: BLE001  # raised again, but for what a branch has told
+        leave_nursery(owner, exc, crew.failed.values())
     await crew.answer(run.close())
     run.keep_documents()
     return run.output()

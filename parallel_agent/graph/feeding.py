@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from parallel_agent.agent import Agent
 from parallel_agent.errors import AgentFunctionError, InputError
-from parallel_agent.graph.definition import Definition, Link
+from parallel_agent.graph.definition import Definition, Link, reached
 from parallel_agent.schema import Schema, SchemaTypeError
 from parallel_agent.schema._clash import OPEN, WHOLE, clash
 
@@ -123,14 +123,12 @@ def _too_early(
 
 def _certain(definition: Definition) -> set[int]:
     """Return the nodes that run in any case, unless something fails."""
-    certain = {node for node in range(len(definition.nodes)) if not definition.feeding(node)}
-    line = sorted(certain)
-    for node in line:
-        for link in definition.outgoing[node]:
-            if link.feeds and not link.label and link.target not in certain:
-                certain.add(link.target)
-                line.append(link.target)
-    return certain
+    first = [node for node in range(len(definition.nodes)) if not definition.feeding(node)]
+    follow = [
+        [link.target for link in links if link.feeds and not link.label]
+        for links in definition.outgoing
+    ]
+    return reached(follow, first)
 
 
 def _misfits(

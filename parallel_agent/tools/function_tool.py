@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import (
     Any,
     Final,
@@ -20,8 +21,6 @@ from typing import (
     get_type_hints,
     overload,
 )
-
-import trio
 
 from parallel_agent.context import InvocationContext, activation_of
 from parallel_agent.errors import ToolDefinitionError
@@ -90,12 +89,7 @@ class FunctionTool(Tool):
             given[self._context] = ctx
         if self._is_async:
             return await self._function(**given)
-        invocation = activation_of(ctx).invocation
-        if invocation.steering is not None and invocation.steering.inline:
-            return await invocation.steering.call(lambda: self._function(**given))
-        return await trio.to_thread.run_sync(
-            lambda: self._function(**given), limiter=invocation.threads
-        )
+        return await activation_of(ctx).invocation.call_in_thread(partial(self._function, **given))
 
 
 class _Decorator(Protocol):

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Unpack, cast, final
 
-import attrs
-
 from parallel_agent.agent import Agent, AgentOptions
 from parallel_agent.barrier import Barrier, BestEffort, FailFast
 from parallel_agent.context import InvocationContext, activation_of
 from parallel_agent.crew import Task
 from parallel_agent.errors import TreeError
-from parallel_agent.fan_out import fan_out
+from parallel_agent.fan_out import check_options, fan_out, policy_shape
 from parallel_agent.graph.building import build
 from parallel_agent.graph.definition import Definition
 from parallel_agent.graph.documents import Document
@@ -89,13 +87,12 @@ class GraphAgent(Agent):
         **options: Unpack[AgentOptions],
     ) -> None:
         """See the class."""
-        _check_barrier(name, barrier)
-        if max_concurrency is not None and (
-            type(max_concurrency) is not int or max_concurrency < 1
-        ):
+        check_options(name, barrier, max_concurrency)
+        if barrier.least_width():
             message = (
-                f"max_concurrency of {name!r} must be 1 or more, or None for no limit, "
-                f"not {max_concurrency!r}"
+                f"{barrier!r} of {name!r} has enough when some branches have completed, and the "
+                "nodes of a graph wait for each other; make a ParallelAgent with that policy one "
+                "of the nodes"
             )
             raise TreeError(message)
         guards = _listed_guards(name, guards)
@@ -129,8 +126,7 @@ class GraphAgent(Agent):
     @property
     def shape(self) -> str:
         """See `Agent.shape`: its edges, its guards and its policy count."""
-        barrier = self._barrier
-        says = repr(barrier) if attrs.has(type(barrier)) else type(barrier).__name__
+        says = policy_shape(self._barrier)
         guards = ", ".join(guard.name for guard in self._guards)
         guarded = f", guarded by {guards}" if guards else ""
         return f"{super().shape}, {says}{guarded}; {'; '.join(self._definition.describe())}"
@@ -157,16 +153,3 @@ def _listed_guards(name: str, guards: object) -> tuple[Agent, ...]:
         message = f"guards of {name!r} is a list of agents, not {guards!r:.80}"
         raise TreeError(message)
     return tuple(cast("Sequence[Agent]", guards))
-
-
-def _check_barrier(name: str, barrier: object) -> None:
-    if not isinstance(barrier, Barrier):
-        hint = "; make an object of it: call it" if isinstance(barrier, type) else ""
-        message = f"barrier of {name!r} is a policy such as FailFast(), not {barrier!r}{hint}"
-        raise TreeError(message)
-    if barrier.least_width():
-        message = (
-            f"{barrier!r} of {name!r} has enough when some branches have completed, and the nodes "
-            "of a graph wait for each other; make a ParallelAgent with that policy one of the nodes"
-        )
-        raise TreeError(message)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Unpack, final
 
-import attrs
-
 from parallel_agent.agent import Agent, AgentOptions
 from parallel_agent.barrier import Barrier, FailFast
 from parallel_agent.context import InvocationContext
 from parallel_agent.errors import InputError, TreeError
+from parallel_agent.fan_out import check_options, policy_shape
 from parallel_agent.schema import Schema
 
 __all__ = ["MapAgent"]
@@ -48,18 +47,7 @@ class MapAgent(Agent):
         **options: Unpack[AgentOptions],
     ) -> None:
         """See the class."""
-        if not isinstance(barrier, Barrier):
-            hint = "; make an object of it: call it" if isinstance(barrier, type) else ""
-            message = f"barrier of {name!r} is a policy such as FailFast(), not {barrier!r}{hint}"
-            raise TreeError(message)
-        if max_concurrency is not None and (
-            type(max_concurrency) is not int or max_concurrency < 1
-        ):
-            message = (
-                f"max_concurrency of {name!r} must be 1 or more, or None for no limit, "
-                f"not {max_concurrency!r}"
-            )
-            raise TreeError(message)
+        check_options(name, barrier, max_concurrency)
         if items_key is not None and (not isinstance(items_key, str) or not items_key):
             message = f"items_key of {name!r} must be text that is not empty, not {items_key!r}"
             raise TreeError(message)
@@ -96,10 +84,8 @@ class MapAgent(Agent):
     @property
     def shape(self) -> str:
         """See `Agent.shape`: its policy and its key count."""
-        barrier = self._barrier
-        says = repr(barrier) if attrs.has(type(barrier)) else type(barrier).__name__
         where = "" if self._items_key is None else f" over {self._items_key!r}"
-        return f"{super().shape}{where}, {says}"
+        return f"{super().shape}{where}, {policy_shape(self._barrier)}"
 
     async def run(self, ctx: InvocationContext) -> list[Any]:
         """Run the worker on every item."""

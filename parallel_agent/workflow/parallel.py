@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Unpack, final
 
-import attrs
-
 from parallel_agent.agent import Agent, AgentOptions
 from parallel_agent.barrier import Barrier, FailFast
 from parallel_agent.context import InvocationContext, activation_of
 from parallel_agent.crew import Task
 from parallel_agent.errors import TreeError
-from parallel_agent.fan_out import fan_out
+from parallel_agent.fan_out import check_options, fan_out, policy_shape
 from parallel_agent.lifecycle import Status
 
 __all__ = ["ParallelAgent"]
@@ -61,18 +59,7 @@ class ParallelAgent(Agent):
         **options: Unpack[AgentOptions],
     ) -> None:
         """See the class."""
-        if not isinstance(barrier, Barrier):
-            hint = "; make an object of it: call it" if isinstance(barrier, type) else ""
-            message = f"barrier of {name!r} is a policy such as FailFast(), not {barrier!r}{hint}"
-            raise TreeError(message)
-        if max_concurrency is not None and (
-            type(max_concurrency) is not int or max_concurrency < 1
-        ):
-            message = (
-                f"max_concurrency of {name!r} must be 1 or more, or None for no limit, "
-                f"not {max_concurrency!r}"
-            )
-            raise TreeError(message)
+        check_options(name, barrier, max_concurrency)
         super().__init__(name, sub_agents, **options)
         if len(self.sub_agents) < barrier.least_width():
             message = (
@@ -96,10 +83,7 @@ class ParallelAgent(Agent):
     @property
     def shape(self) -> str:
         """See `Agent.shape`: its policy counts."""
-        barrier = self._barrier
-        # Of a class that says nothing of itself, its name: its address is another one each time.
-        says = repr(barrier) if attrs.has(type(barrier)) else type(barrier).__name__
-        return f"{super().shape}, {says}"
+        return f"{super().shape}, {policy_shape(self._barrier)}"
 
     async def run(self, ctx: InvocationContext) -> None:
         """Run the sub-agents side by side."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import json
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
@@ -26,10 +25,10 @@ from parallel_agent import (
     agent,
 )
 from parallel_agent.runner import RunnerOptions
-from session import Codec, Lease, Session, SessionKey, SessionService, UnfinishedRun, thaw
+from session import Codec, Lease, SessionKey, SessionService, thaw
 from session.event import OURS, stamp_seq
 from session.lease import Unfinished
-from session.service import SessionInfo
+from session.passing import PassingOwner
 
 CODEC: Final = Codec()
 
@@ -145,50 +144,7 @@ def never(result: Result) -> None:
 # Services that break what they promise.
 
 
-class _Passing(SessionService):
-    """Hands everything on."""
-
-    owns = True
-
-    def __init__(self, inner: SessionService) -> None:
-        self.inner = inner
-
-    async def append(
-        self,
-        key: SessionKey,
-        events: Sequence[Event],
-        *,
-        expected_seq: int,
-        lease: Lease | None = None,
-    ) -> None:
-        await self.inner.append(key, events, expected_seq=expected_seq, lease=lease)
-
-    async def create(self, **options: Any) -> Session:
-        return await self.inner.create(**options)
-
-    async def get(self, **options: Any) -> Session | None:
-        return await self.inner.get(**options)
-
-    async def list(self, **options: Any) -> list[SessionInfo]:
-        return await self.inner.list(**options)
-
-    async def delete(self, **options: Any) -> None:
-        await self.inner.delete(**options)
-
-    async def acquire(self, key: SessionKey, **options: Any) -> Lease:
-        return await self.inner.acquire(key, **options)
-
-    async def renew(self, lease: Lease) -> str | None:
-        return await self.inner.renew(lease)
-
-    async def release(self, lease: Lease, *, unfinished: Unfinished | None = None) -> None:
-        await self.inner.release(lease, unfinished=unfinished)
-
-    async def unfinished(self, **options: Any) -> builtins.list[UnfinishedRun]:
-        return await self.inner.unfinished(**options)
-
-
-class Hurried(_Passing):
+class Hurried(PassingOwner):
     """Says of events that they are recorded, and records them with the next."""
 
     def __init__(self, inner: SessionService) -> None:
@@ -217,7 +173,7 @@ class Hurried(_Passing):
         await super().release(lease, unfinished=unfinished)
 
 
-class Forgetful(_Passing):
+class Forgetful(PassingOwner):
     """Records of the end of an agent that it was something else."""
 
     async def append(
@@ -257,7 +213,7 @@ def make_forgetful(**options: Unpack[RunnerOptions]) -> Runner:
     return _with(Forgetful, options)
 
 
-def _with(kind: type[_Passing], options: RunnerOptions) -> Runner:
+def _with(kind: type[PassingOwner], options: RunnerOptions) -> Runner:
     inner = options["session_service"]
     assert inner is not None
     others: dict[str, Any] = {**options, "session_service": kind(inner)}
