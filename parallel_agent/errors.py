@@ -16,31 +16,20 @@ A name says whose doing it was::
     │   ├── RouteError              a node's output chooses an edge that is not there
     │   ├── HostError               trio where asyncio is needed, or the other way round
     │   ├── InputError              an agent was given an input that it does not take
-    │   ├── InstructionError        an instruction names what is not there
     │   ├── MessageRefusedError     a message to a branch that does not run, or to a full inbox
     │   ├── NothingToResumeError    no unfinished run of that name in the session
     │   ├── ReadError               a run's stream was read in a way that cannot work
     │   ├── ReplayMismatchError     a resumed agent does not start what it had started
     │   ├── RequestError            a question to a person that cannot be asked
     │   ├── ResponseRefusedError    an answer to no open request, or one that does not fit
-    │   ├── ToolDefinitionError     a function that cannot be a tool (at construction)
     │   ├── TransferError           an agent handed over to one that cannot go on
     │   ├── TreeChangedError        the tree is not the one whose run is to be resumed
     │   ├── EscapedCancellationError   a helper generator held a cancel scope over a ``yield``
     │   └── UncancellableAgentError    an agent went on yielding although it was cancelled
     ├── AgentTimeoutError           an agent's time is over, or nobody answered in time
     ├── EffectUnknownError          nobody knows whether an effect has happened
-    ├── ModelError                  a model, or the server it is at, did not answer as it ought to
-    │   ├── ModelAuthError          it does not let us in (also a usage error)
-    │   ├── ModelContextError       what it was sent is too long for it (likewise)
-    │   ├── ModelOutputError        its answer does not fit what was asked for
-    │   ├── ModelProtocolError      what came is no answer of a model's
-    │   ├── ModelRateLimitError     too many requests, or too many tokens; later, perhaps
-    │   ├── ModelRequestError       it refuses the request as it is (also a usage error)
-    │   └── ModelUnavailableError   the server cannot be reached, or is out of order
     ├── QuorumError                 too few branches completed (an exception group)
     ├── RecordedFailureError        a failure of before a run was resumed, raised again
-    ├── TurnLimitError              a model wants more tools called than its agent allows
     ├── StateConflictError          two branches that do not see each other wrote one key
     ├── PluginError                 a hook of a plugin raised, or returned what it must not
     └── RunEndedError               nobody: the run is over, or this part of it
@@ -76,17 +65,8 @@ __all__ = [
     "GraphError",
     "HostError",
     "InputError",
-    "InstructionError",
     "MessageRefusedError",
     "MessageTypeError",
-    "ModelAuthError",
-    "ModelContextError",
-    "ModelError",
-    "ModelOutputError",
-    "ModelProtocolError",
-    "ModelRateLimitError",
-    "ModelRequestError",
-    "ModelUnavailableError",
     "NothingToResumeError",
     "PluginError",
     "QuorumError",
@@ -100,11 +80,9 @@ __all__ = [
     "StateConflictError",
     "StateError",
     "StreamClosedError",
-    "ToolDefinitionError",
     "TransferError",
     "TreeChangedError",
     "TreeError",
-    "TurnLimitError",
     "UncancellableAgentError",
     "UsageError",
 ]
@@ -225,10 +203,6 @@ class InputError(UsageError, ValueError):
     """An agent was given an input that it does not take; the message names agent and field."""
 
 
-class InstructionError(UsageError, LookupError):
-    """An instruction has a place for what is not there; the message names agent and place."""
-
-
 class MessageRefusedError(UsageError, RuntimeError):
     """A message was refused: its branch does not run, or the inbox is full. Nothing has changed."""
 
@@ -242,10 +216,6 @@ class ResponseRefusedError(UsageError, ValueError):
 
     Nothing has changed: a request that was open still is.
     """
-
-
-class ToolDefinitionError(UsageError, TypeError):
-    """A function cannot be a tool: its name or its parameters cannot be told to a model."""
 
 
 class TransferError(UsageError, ValueError):
@@ -359,71 +329,6 @@ _EXPIRED: Final = {
     "idle_timeout": "emitted nothing for",
     "request_input": "got no answer within",
 }
-
-
-class ModelError(AgentError):
-    """A model, or the server it is at, did not answer as it ought to. Subclasses say how.
-
-    Attributes:
-        model: what was asked.
-        status: the status of the server's answer, if there was one.
-    """
-
-    def __init__(self, message: str, *, model: str = "", status: int | None = None) -> None:
-        """Say what has happened; ``model`` and ``status`` come first, if they are known."""
-        told = f"{model} answered {status}" if status is not None and model else model
-        super().__init__(f"{told}: {message}" if told else message)
-        self.model = model
-        self.status = status
-
-
-class ModelAuthError(ModelError, UsageError):
-    """The server does not know who asks, or does not let them. Another try will not help."""
-
-
-class ModelContextError(ModelError, UsageError):
-    """What the model was sent is too long for it. Send less: a window of the history, say."""
-
-
-class ModelOutputError(ModelError):
-    """A model's answer does not fit what was asked for, not even after it was told so."""
-
-
-class ModelProtocolError(ModelError):
-    """What came is no answer of a model's: no JSON, or a stream that broke off."""
-
-
-class ModelRateLimitError(ModelError):
-    """The server has had too many requests, or tokens.
-
-    Attributes:
-        retry_after: the seconds after which it wants to be asked again, if it has said so.
-            `Retry` waits for at least so long, as far as its ``max_delay`` allows.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        model: str = "",
-        status: int | None = None,
-        retry_after: float | None = None,
-    ) -> None:
-        """See `ModelError`."""
-        super().__init__(message, model=model, status=status)
-        self.retry_after = retry_after
-
-
-class ModelRequestError(ModelError, UsageError):
-    """The server refuses the request as it is: an unknown model, or a field it does not take."""
-
-
-class ModelUnavailableError(ModelError):
-    """The server cannot be reached, is out of order, or did not answer in time."""
-
-
-class TurnLimitError(AgentError):
-    """A model still wants tools called, and its agent has asked it as often as it may."""
 
 
 class QuorumError(AgentError, ExceptionGroup[Exception]):

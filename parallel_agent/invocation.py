@@ -57,6 +57,9 @@ class RunConfig:
         inbox_size: how many messages may wait for one branch.
         num_recent_events: how many of the events that were recorded before it a run reads at its
             start, the newest ones: `InvocationContext.history` begins with them. None is all.
+        max_llm_calls: how often models may be asked, by all agents together; then an agent that
+            would ask fails with `CallLimitError`. None is without limit. Resumed, a run counts
+            anew.
         on_wait: what becomes of a question that the reader has not answered when it comes back:
             ``"stay"`` waits on; ``"suspend"`` ends the agent as ``waiting``, at once, and with
             it the run when nothing else is left to do. Messages are waited for in either case.
@@ -69,6 +72,9 @@ class RunConfig:
     inbox_size: int = attrs.field(default=64, kw_only=True, validator=_is_count)
     num_recent_events: int | None = attrs.field(
         default=1_000, kw_only=True, validator=_is_count_or_none
+    )
+    max_llm_calls: int | None = attrs.field(
+        default=None, kw_only=True, validator=_is_count_or_none
     )
     on_wait: Literal["stay", "suspend"] = attrs.field(
         default="stay", kw_only=True, validator=_is_way_to_wait
@@ -185,6 +191,7 @@ class Invocation:
     outcomes: dict[str, tuple[Outcome, ...]] = attrs.Factory(dict[str, tuple[Outcome, ...]])
     outputs: dict[str, Any] = attrs.Factory(dict[str, Any])
     void: set[int] | None = None  # the events of earlier runs that nobody sees; found when needed
+    llm_calls: int = 0  # how often models have been asked; counted by the agents that ask
     _tick: int = 0
 
     def horizon(self) -> int:

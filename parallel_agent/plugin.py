@@ -13,8 +13,9 @@ what they are.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from parallel_agent.barrier import Outcome
 from parallel_agent.context import InvocationContext
@@ -22,8 +23,11 @@ from session.content import Content
 from session.event import Event
 
 if TYPE_CHECKING:
-    # For annotations only: a run asks its plugins, so it stands above.
+    # For annotations only: runs, and agents that ask models, ask their plugins: they stand above.
+    from parallel_agent.llm.model import ModelRequest, ModelResponse
     from parallel_agent.result import Result
+    from parallel_agent.tools.context import ToolContext
+    from session.content import FunctionCall
 
 __all__ = ["DROP_EVENT", "DropEvent", "Plugin"]
 
@@ -134,6 +138,37 @@ class Plugin:
         error goes on to the agent above, for which this is called again. Not called for
         cancellations.
         """
+
+    async def before_model_callback(
+        self, ctx: InvocationContext, request: ModelRequest
+    ) -> ModelRequest | ModelResponse | None:
+        """Look at what a model is about to be asked.
+
+        A request that is returned is sent instead, and the next plugin sees that one; a response
+        is taken as the answer: the model is not asked, and nobody else is.
+        """
+
+    async def after_model_callback(
+        self, ctx: InvocationContext, response: ModelResponse
+    ) -> ModelResponse | None:
+        """Look at a whole response of a model, before it is recorded; return another instead.
+
+        Partial ones have been shown by then.
+        """
+
+    async def before_tool_callback(
+        self, ctx: ToolContext
+    ) -> FunctionCall | Mapping[str, Any] | None:
+        """Look at a call that a model wants to have made: ``ctx.call``, by ``ctx.agent``.
+
+        A call of the same tool that is returned is made instead; a mapping is taken as its
+        answer: the tool is not called, and nobody else is asked.
+        """
+
+    async def after_tool_callback(
+        self, ctx: ToolContext, response: Mapping[str, Any]
+    ) -> Mapping[str, Any] | None:
+        """Look at the answer of a tool, an error too; return another instead."""
 
     def on_agent_end(self, ctx: InvocationContext, outcome: Outcome) -> None:
         """Look at how an agent ended, waiting for input too; once for each that started.

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 __all__ = ["Plugins"]
 
 
+MODEL_HOOKS: Final = ("before_model", "after_model", "before_tool", "after_tool")
+"""When agents that ask models ask the plugins; see `parallel_agent.llm.callbacks`."""
+
+
 @attrs.frozen(eq=False)
 class _Hook:
     """One hook of one plugin."""
@@ -46,6 +50,14 @@ class _Hook:
     plugin: str
     name: str
     call: Callable[..., Any]
+
+    async def ask(self, ctx: InvocationContext, *args: object) -> Any:
+        """Return what the hook says."""
+        return await _ask(self, ctx, *args)
+
+    def refused(self, wanted: str, answer: object) -> PluginError:
+        """Return the error that says that the hook's answer is of no use."""
+        return _refused(self, wanted, answer)
 
 
 @final
@@ -82,6 +94,8 @@ class Plugins:
         self.after_agent = self._hooks("after_agent_callback")
         self.on_agent_error = self._hooks("on_agent_error_callback")
         self.on_agent_end = self._hooks("on_agent_end")
+        # Asked by the agents that ask models, and by nobody else.
+        self.of_models = {when: self._hooks(f"{when}_callback") for when in MODEL_HOOKS}
         # Of the activations whose events are being looked at, and of no others.
         self._turns: dict[Activation, ParkingLot | None] = {}
 

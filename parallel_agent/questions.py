@@ -245,8 +245,11 @@ async def ask(
     timeout: float | None = None,
     *,
     failed: Place | None = None,
+    key: str | None = None,
 ) -> Answer:
     """Ask a person, and wait for the answer; ``failed`` is where the branch is that it is about.
+
+    ``key`` names the question in its activation; without one, it is counted.
 
     ``expired`` is said when time was over, ``suspended`` if nobody has answered and the run is
     not to wait, ``dropped`` if a plugin, or an agent that reads the events of this one, has let
@@ -262,7 +265,7 @@ async def ask(
     place = activation.place
     checked = _schema_of(schema)
     if failed is None:
-        about, short = place.path, f"{place.path}#{activation.next_number('#request')}"
+        about, short = place.path, f"{place.path}#{key or activation.next_number('#request')}"
     else:
         # No number: which of several branches fails first is not the same in every run.
         about, short = failed.path, f"{failed.path}#failed"
@@ -363,10 +366,16 @@ def _check_question(prompt: object, timeout: object) -> None:
 
 
 async def request_input(
-    activation: Activation, prompt: str, schema: Any, timeout: float | None, default: Any
+    activation: Activation,
+    prompt: str,
+    schema: Any,
+    timeout: float | None,
+    default: Any,
+    *,
+    key: str | None = None,
 ) -> tuple[bool, Any]:
     """See `InvocationContext.request_input`; the first value says whether to suspend instead."""
-    how, answer = await ask(activation, prompt, schema, timeout)
+    how, answer = await ask(activation, prompt, schema, timeout, key=key)
     if how in ("expired", "dropped", "nobody") and default is not NO_DEFAULT:
         return False, default
     place = activation.place

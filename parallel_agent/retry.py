@@ -14,7 +14,8 @@ from typing import Any, TypeAlias, cast
 
 import attrs
 
-from parallel_agent.errors import ModelRateLimitError, UsageError
+from parallel_agent.errors import UsageError
+from parallel_agent.model_errors import ModelRateLimitError
 from parallel_agent.notes import members
 
 __all__ = ["Retry", "RetryOn"]

@@ -7,13 +7,9 @@ from typing import Unpack, final
 from parallel_agent.agent import Agent, AgentOptions
 from parallel_agent.config.format import ModelEntry, NodeEntry, Template
 from parallel_agent.context import InvocationContext
-from parallel_agent.errors import UsageError
+from parallel_agent.model_errors import MissingExtraError
 
-__all__ = ["MissingExtraError", "ModelNode"]
-
-
-class MissingExtraError(UsageError, ImportError):
-    """An agent needs a package that is not installed. The message names the extra."""
+__all__ = ["ModelNode"]
 
 
 @final
@@ -71,8 +67,4 @@ class ModelNode(Agent):
         """
         if self._template is None:
             return
-        message = (
-            f"node {self.name!r} asks the model {self._model.model!r}, and nothing is "
-            "installed that can: pip install 'parallel-agent[openai]'"
-        )
-        raise MissingExtraError(message)
+        raise MissingExtraError(f"node {self.name!r}, which asks a model,", "openai", "openai")

@@ -15,8 +15,8 @@ from typing import Any, Final, cast
 
 import attrs
 
-from parallel_agent.errors import ModelProtocolError, ModelRequestError
 from parallel_agent.llm.model import FinishReason, ModelRequest, ModelResponse, Usage
+from parallel_agent.model_errors import ModelProtocolError, ModelRequestError
 from session.content import (
     Content,
     FunctionCall,
@@ -173,12 +173,40 @@ def _of_model(content: Content, names: _Names) -> dict[str, Any]:
 
 
 @attrs.define
+class _Words:
+    """A text that comes in pieces.
+
+    JSON may write a letter as two halves (surrogates), and a server that cuts its answer by those
+    sends one in each of two pieces. The first is held back until the other is there.
+    """
+
+    _pieces: list[str] = attrs.field(factory=list[str])
+    _half: str = ""
+
+    def add(self, piece: str) -> str:
+        """Take a piece; return what can be shown of it, and of what was held back."""
+        if self._half:
+            both = (self._half + piece).encode("utf-16-le", "surrogatepass")
+            piece = both.decode("utf-16-le", "surrogatepass")
+            self._half = ""
+        if piece and "\ud800" <= piece[-1] <= "\udbff":
+            piece, self._half = piece[:-1], piece[-1]
+        if piece:
+            self._pieces.append(piece)
+        return piece
+
+    def whole(self) -> str:
+        """Return all of it; half a letter at its end is left out, as it was never shown."""
+        return "".join(self._pieces)
+
+
+@attrs.define
 class _Call:
     """A tool call that comes in pieces."""
 
     id: str = ""
     name: str = ""
-    arguments: str = ""
+    arguments: _Words = attrs.field(factory=_Words)
 
 
 @attrs.define
@@ -190,49 +218,48 @@ class Assembly:
     """
 
     model: str
-    _text: list[str] = attrs.field(factory=list[str])
-    _thought: list[str] = attrs.field(factory=list[str])
-    _refusal: list[str] = attrs.field(factory=list[str])
+    _text: _Words = attrs.field(factory=_Words)
+    _thought: _Words = attrs.field(factory=_Words)
+    _refusal: _Words = attrs.field(factory=_Words)
     _calls: dict[int, _Call] = attrs.field(factory=dict[int, _Call])
     _finish: str | None = None
     _usage: Usage | None = None
     _named: str = ""
 
-    def add(self, chunk: Mapping[str, Any]) -> ModelResponse | None:
+    def add(self, chunk: object) -> ModelResponse | None:
         """Take a piece; return what of it is to be shown at once, if it says something.
 
         Raises:
             ModelProtocolError: it is no piece of an answer.
         """
         try:
-            return self._add(chunk)
-        except (AttributeError, KeyError, TypeError, IndexError) as exc:
+            return self._add(cast("Mapping[str, Any]", chunk))
+        except (AttributeError, KeyError, TypeError, IndexError, ValueError) as exc:
             message = f"a piece of the answer is none: {chunk!r:.200}"
             raise ModelProtocolError(message, model=self.model) from exc
 
     def _add(self, chunk: Mapping[str, Any]) -> ModelResponse | None:
-        self._named = chunk.get("model") or self._named
+        self._named = _text(chunk.get("model")) or self._named
         if chunk.get("usage"):
             self._usage = _usage(chunk["usage"])
         choices: Sequence[Mapping[str, Any]] = chunk.get("choices") or ()
-        if not choices:
+        # Asked for several answers, a server sends pieces of each in turn; the first one counts.
+        choice = next((one for one in choices if not one.get("index")), None)
+        if choice is None:
             return None
-        choice = choices[0]
-        self._finish = choice.get("finish_reason") or self._finish
+        self._finish = _text(choice.get("finish_reason")) or self._finish
         delta: Mapping[str, Any] = choice.get("delta") or {}
         for piece in delta.get("tool_calls") or ():
             self._add_call(piece)
-        self._refusal.append(delta.get("refusal") or "")
+        self._refusal.add(_text(delta.get("refusal")))
         parts: list[Part] = []
         # Servers of models that think aloud call that by either name.
-        thought = delta.get("reasoning_content") or delta.get("reasoning") or ""
-        if thought:
-            self._thought.append(thought)
-            parts.append(Text(thought, thought=True))
-        text = delta.get("content") or ""
-        if text:
-            self._text.append(text)
-            parts.append(Text(text))
+        thought = _text(delta.get("reasoning_content") or delta.get("reasoning"))
+        if thought and (shown := self._thought.add(thought)):
+            parts.append(Text(shown, thought=True))
+        text = _text(delta.get("content"))
+        if text and (shown := self._text.add(text)):
+            parts.append(Text(shown))
         if not parts:
             return None
         return ModelResponse(content=Content(tuple(parts)), partial=True)
@@ -240,31 +267,31 @@ class Assembly:
     def _add_call(self, piece: Mapping[str, Any]) -> None:
         # Some servers number no calls, and send each as a whole.
         index = piece.get("index")
-        call = self._calls.setdefault(len(self._calls) if index is None else index, _Call())
-        call.id = piece.get("id") or call.id
+        call = self._calls.setdefault(len(self._calls) if index is None else int(index), _Call())
+        call.id = _text(piece.get("id")) or call.id
         function: Mapping[str, Any] = piece.get("function") or {}
-        call.name = function.get("name") or call.name
-        call.arguments += function.get("arguments") or ""
+        call.name = _text(function.get("name")) or call.name
+        call.arguments.add(_text(function.get("arguments")))
 
     def whole(self) -> ModelResponse:
         """Return the whole answer.
 
         Raises:
-            ModelProtocolError: it broke off, or the arguments of a call are no JSON object.
+            ModelProtocolError: it broke off, or the arguments of a call are no object that could
+                be recorded.
         """
-        if self._finish is None and not self._calls:
+        # Of calls too: what is left of one that broke off may look like a whole one.
+        if self._finish is None:
             message = "the answer broke off before its end"
             raise ModelProtocolError(message, model=self.model)
+        thought, text, refusal = self._thought.whole(), self._text.whole(), self._refusal.whole()
         parts: list[Part] = []
-        if self._thought:
-            parts.append(Text("".join(self._thought), thought=True))
-        if self._text:
-            parts.append(Text("".join(self._text)))
-        refusal = "".join(self._refusal)
-        if refusal and not self._text:
-            parts.append(Text(refusal))
+        if thought:
+            parts.append(Text(thought, thought=True))
+        if text or refusal:
+            parts.append(Text(text or refusal))
         parts += [self._call(call) for _, call in sorted(self._calls.items())]
-        finish: FinishReason = _FINISH.get(self._finish or "", "other")
+        finish: FinishReason = _FINISH.get(self._finish, "other")
         return ModelResponse(
             content=Content(tuple(parts)),
             finish_reason="tool_calls" if self._calls else finish,
@@ -274,16 +301,30 @@ class Assembly:
         )
 
     def _call(self, call: _Call) -> FunctionCall:
+        text = call.arguments.whole()
         try:
-            arguments: Any = json.loads(call.arguments) if call.arguments.strip() else {}
-        except ValueError as exc:
-            arguments, why = None, str(exc)
-        else:
-            why = "no object"
-        if isinstance(arguments, dict):
-            return FunctionCall(call.name, cast("dict[str, Any]", arguments), call.id or None)
-        message = f"the arguments of its call of {call.name!r} are no JSON object: {why}"
-        raise ModelProtocolError(message, model=self.model)
+            arguments = _object(json.loads(text) if text.strip() else {})
+            return FunctionCall(call.name, arguments, call.id or None)
+        except (TypeError, ValueError, RecursionError) as exc:
+            message = f"the arguments of its call of {call.name!r} cannot be read: {exc}"
+            raise ModelProtocolError(message, model=self.model) from exc
+
+
+def _object(value: object) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return cast("dict[str, Any]", value)
+    message = f"a JSON object is needed, not {value!r:.80}"
+    raise TypeError(message)
+
+
+def _text(value: object) -> str:
+    """Return a text, or none of a field that is left out."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    message = f"text is needed, not {value!r:.80}"
+    raise TypeError(message)
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from parallel_agent.context import InvocationContext
-from parallel_agent.errors import InstructionError
+from parallel_agent.model_errors import InstructionError
 from session.content import Text
 
 __all__ = ["fill_in"]

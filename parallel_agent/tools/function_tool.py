@@ -23,8 +23,9 @@ from typing import (
 )
 
 from parallel_agent.context import InvocationContext, activation_of
-from parallel_agent.errors import ToolDefinitionError
+from parallel_agent.model_errors import ToolDefinitionError
 from parallel_agent.schema import Schema, SchemaTypeError
+from parallel_agent.tools.context import ToolContext
 from parallel_agent.tools.tool import Approval, Tool
 
 __all__ = ["FunctionTool", "as_tool", "tool"]
@@ -110,9 +111,9 @@ def tool(
     """Make a function a tool: ``@tool``, ``@tool(needs_approval=True)``, ``tool(f, name="n")``.
 
     Args:
-        function: with annotated parameters. One that is annotated as `InvocationContext`, or is
-            called ``ctx``, is given the agent's context. A coroutine function runs in the agent's
-            nursery, a plain one in a thread.
+        function: with annotated parameters. One that is annotated as `ToolContext` or
+            `InvocationContext`, or is called ``ctx``, is given the call's context. A coroutine
+            function runs in the agent's nursery, a plain one in a thread.
         name: by default the function's own.
         description: by default the first paragraph of its docstring.
         needs_approval: True if a person must approve of each call; or a function of the
@@ -160,7 +161,7 @@ def _signature(function: Callable[..., Any], name: str) -> tuple[str | None, Sch
             message = f"parameter {parameter.name!r} of tool {name!r} has no name to give it by"
             raise ToolDefinitionError(message)
         kind = hints.get(parameter.name, Any)
-        if kind is InvocationContext or parameter.name in _CONTEXT_NAMES:
+        if kind in (InvocationContext, ToolContext) or parameter.name in _CONTEXT_NAMES:
             context = parameter.name
             continue
         is_needed = parameter.default is parameter.empty

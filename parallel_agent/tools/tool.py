@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 from parallel_agent.context import InvocationContext
-from parallel_agent.errors import ToolDefinitionError
+from parallel_agent.model_errors import ToolDefinitionError
 
 __all__ = ["Approval", "Tool", "check_tool_name"]
 

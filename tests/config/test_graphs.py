@@ -28,7 +28,8 @@ from parallel_agent import (
     agent,
 )
 from parallel_agent.config import ConfigError, load_graph
-from parallel_agent.config.model_node import MissingExtraError, ModelNode
+from parallel_agent.config.model_node import ModelNode
+from parallel_agent.model_errors import MissingExtraError
 from tests.config.writing import FILES, OPTIONS, echo, load, refused
 
 K = TypeVar("K", bound=Agent)

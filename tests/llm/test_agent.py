@@ -21,9 +21,15 @@ from parallel_agent import (
     Status,
     agent,
 )
-from parallel_agent.errors import ModelOutputError, ModelProtocolError, TreeError, TurnLimitError
+from parallel_agent.errors import TreeError
 from parallel_agent.llm.agent import LlmAgent
 from parallel_agent.llm.model import GenerationConfig, ModelResponse, Usage
+from parallel_agent.model_errors import (
+    CallLimitError,
+    ModelOutputError,
+    ModelProtocolError,
+    ToolDefinitionError,
+)
 from parallel_agent.testing.scripted_model import ScriptedModel
 from tests.workflow.trees import run_tree
 
@@ -154,8 +160,8 @@ def test_an_answer_that_never_fits_fails_the_agent() -> None:
 def test_a_model_that_never_stops_calling_is_stopped() -> None:
     model = ScriptedModel([call(n) for n in range(9)])
     ended = run_tree(LlmAgent("writer", model, tools=[look], max_turns=3))
-    assert isinstance(ended.error, TurnLimitError)
-    assert len(model.requests) == 3
+    assert isinstance(ended.error, CallLimitError)
+    assert len(model.requests) == 4
 
 
 def test_a_stream_without_an_end_is_refused() -> None:
@@ -236,16 +242,16 @@ def test_an_instruction_may_be_a_function() -> None:
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"model": "gpt"}, "model of 'a' is a Model, not 'gpt'"),
+        ({"model": 3}, "model of 'a' is a Model or the name of one, not 3"),
         ({"model": ScriptedModel([]), "instruction": 3}, "instruction of 'a' is text"),
         (
             {"model": ScriptedModel([]), "tools": [look, look]},
-            "two tools of 'a' have the same name",
+            "two tools of 'a' are called 'look'",
         ),
     ],
 )
 def test_bad_arguments_are_refused(options: dict[str, Any], match: str) -> None:
-    with pytest.raises(TreeError, match=match):
+    with pytest.raises((TreeError, ToolDefinitionError), match=match):
         LlmAgent("a", **options)
 
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parallel_agent import Content, FunctionCall, FunctionResponse, InlineData, Text
-from parallel_agent.errors import ModelProtocolError, ModelRequestError
 from parallel_agent.llm.chat import Assembly, body_of, messages_of
 from parallel_agent.llm.model import GenerationConfig, ModelRequest, ModelResponse, ToolSpec, Usage
+from parallel_agent.model_errors import ModelProtocolError, ModelRequestError
 
 
 def request(*contents: Content, **options: Any) -> ModelRequest:

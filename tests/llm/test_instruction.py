@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from parallel_agent import Document, GraphAgent, InvocationContext, Runner, agent
-from parallel_agent.errors import InstructionError
 from parallel_agent.llm.instruction import fill_in
+from parallel_agent.model_errors import InstructionError
 
 
 async def filled(template: str, state: dict[str, Any] | None = None, **artifacts: Any) -> str:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
-import attrs
 import pytest
 import trio
 
 from parallel_agent import LoopAgent, Runner, Status
-from parallel_agent.errors import (
+from parallel_agent.llm.agent import LlmAgent
+from parallel_agent.llm.model import GenerationConfig
+from parallel_agent.model_errors import (
     ModelAuthError,
     ModelContextError,
     ModelError,
@@ -22,94 +20,20 @@ from parallel_agent.errors import (
     ModelRequestError,
     ModelUnavailableError,
 )
-from parallel_agent.llm.agent import LlmAgent
-from parallel_agent.llm.model import GenerationConfig
+from tests.support.chat_server import (
+    SSE,
+    Answer,
+    Server,
+    breaks_off,
+    chunk,
+    refuses,
+    serving,
+    streams,
+)
 
 pytest.importorskip("openai")
 
 from parallel_agent.llm.openai_model import OpenAIModel
-
-Answer: TypeAlias = Callable[["Server", trio.SocketStream], Awaitable[None]]
-
-
-@attrs.define
-class Server:
-    """A server, and what it was asked: bodies, and the headers of each."""
-
-    url: str = ""
-    asked: list[dict[str, Any]] = attrs.field(factory=list[dict[str, Any]])
-    heads: list[str] = attrs.field(factory=list[str])
-    closed: trio.Event = attrs.field(factory=trio.Event)
-
-    async def serve(self, answers: Sequence[Answer], stream: trio.SocketStream) -> None:
-        answer = answers[min(len(self.asked), len(answers) - 1)]
-        try:
-            data = b""
-            while b"\r\n\r\n" not in data:
-                data += await stream.receive_some() or b"\r\n\r\n"
-            head, _, body = data.partition(b"\r\n\r\n")
-            lines = head.decode().lower().split("\r\n")
-            length = int(
-                next(one for one in lines if one.startswith("content-length")).split(":")[1]
-            )
-            while len(body) < length:
-                body += await stream.receive_some()
-            self.heads.append(head.decode())
-            self.asked.append(json.loads(body))
-            await answer(self, stream)
-            await stream.aclose()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self.closed.set()
-
-
-@asynccontextmanager
-async def serving(*answers: Answer) -> AsyncIterator[Server]:
-    """Play a server on loopback; the last answer is given again and again."""
-    server = Server()
-    async with trio.open_nursery() as nursery:
-        handler = partial(server.serve, answers)
-        (listener, *_) = await nursery.start(partial(trio.serve_tcp, handler, 0, host="127.0.0.1"))
-        server.url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}/v1"
-        yield server
-        nursery.cancel_scope.cancel()
-
-
-SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
-
-
-def chunk(finish: str | None = None, **delta: Any) -> bytes:
-    choice = {"index": 0, "delta": delta, "finish_reason": finish}
-    whole = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m-1"}
-    return b"data: " + json.dumps({**whole, "choices": [choice]}).encode() + b"\n\n"
-
-
-def streams(*chunks: bytes, size: int = 10_000) -> Answer:
-    """Answer with these, split anywhere: after each ``size`` bytes."""
-
-    async def answer(_server: Server, stream: trio.SocketStream) -> None:
-        await stream.send_all(SSE)
-        text = b"".join([*chunks, b"data: [DONE]\n\n"])
-        for start in range(0, len(text), size):
-            await stream.send_all(text[start : start + size])
-            await trio.lowlevel.checkpoint()
-
-    return answer
-
-
-def refuses(status: int, body: dict[str, Any] | None = None, *headers: str) -> Answer:
-    async def answer(_server: Server, stream: trio.SocketStream) -> None:
-        text = json.dumps(body or {"error": {"message": "no"}})
-        lines = [f"HTTP/1.1 {status} No", f"content-length: {len(text)}", *headers]
-        await stream.send_all(("\r\n".join(lines) + "\r\n\r\n" + text).encode())
-
-    return answer
-
-
-def breaks_off(*sent: bytes) -> Answer:
-    async def answer(_server: Server, stream: trio.SocketStream) -> None:
-        await stream.send_all(SSE + b"".join(sent))
-
-    return answer
 
 
 def model(server: Server, **options: Any) -> OpenAIModel:

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from parallel_agent.errors import (
     AgentTimeoutError,
-    ModelRateLimitError,
     QuorumError,
     StateConflictError,
     TreeError,
     UsageError,
 )
+from parallel_agent.model_errors import ModelRateLimitError
 from parallel_agent.retry import Retry
 from tests.support.ids import shown
 

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from parallel_agent import InvocationContext, Runner, SchemaError, agent
-from parallel_agent.errors import ToolDefinitionError
+from parallel_agent.model_errors import ToolDefinitionError
 from parallel_agent.tools.function_tool import FunctionTool, as_tool, tool
 from parallel_agent.tools.tool import Tool
 
