@@ -6,10 +6,14 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test suite check bench deep docs postgres clean
+.PHONY: help run test suite check bench deep docs postgres llamacpp clean
 
 VENV := .venv
 BIN := $(VENV)/bin
+
+# Pinned, as the tests name what it says; the file remembers what was installed.
+LLAMACPP_VERSION := 2026.10.11549
+LLAMACPP := .venv-llamacpp/.$(LLAMACPP_VERSION)
 
 # Plain python3 if it is new enough, else the newest there is. "Runs" is part of the question: a
 # version manager may put names on the PATH that answer only with an error.
@@ -60,6 +64,8 @@ postgres:  ## install PostgreSQL from Debian, for the tests that need a server (
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
 	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql; }
 
+llamacpp: $(LLAMACPP)  ## install llama.cpp's server from PyPI, for the tests that need a real one (they start it)
+
 clean:  ## remove everything that these targets made
 	rm -rf .venv .venv-* artifacts build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis \
 		.import_linter_cache .mypy_cache .pytest_cache .ruff_cache
@@ -87,6 +93,16 @@ $(VENV)/.dev: pyproject.toml $(VENV)/pyvenv.cfg
 $(VENV)/.deep: $(VENV)/.dev
 	@echo "Installing the peers to compare with into $(VENV) ..."
 	@$(INSTALL) '.[dev,deep]'
+	@touch $@
+
+# In an environment of its own: it is a server to our tests, and no library. Built, or not at all:
+# compiling it here would take longer than all the tests.
+$(LLAMACPP): | $(VENV)/pyvenv.cfg
+	@echo "Installing llama.cpp into $(@D) ..."
+	@$(BIN)/python -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --quiet --quiet --disable-pip-version-check \
+		--only-binary :all: xllamacpp==$(LLAMACPP_VERSION)
+	@$(@D)/bin/python -c 'import xllamacpp'
 	@touch $@
 
 $(VENV)/pyvenv.cfg:

@@ -30,8 +30,8 @@ def find_target(activation: Activation, name: str) -> Agent:
     Looked for in the tree of the activation's agent, then in those around it.
 
     Raises:
-        TransferError: nobody has that name; or it is the agent itself or stands above it; or too
-            many have handed over already.
+        TransferError: nobody has that name; or it is the agent itself, or waits for it above; or
+            too many have handed over already.
     """
     agent = activation.agent
     target: Agent | None = None
@@ -45,7 +45,7 @@ def find_target(activation: Activation, name: str) -> Agent:
             f"{_hint(activation, name)}"
         )
         raise TransferError(message)
-    if target.find_agent(agent.name) is agent or _runs_above(activation, target):
+    if target is agent or _runs_above(activation, target):
         what = "itself" if target is agent else f"{name!r}, which stands above it"
         message = f"agent {agent.name!r} cannot transfer to {what}"
         raise TransferError(message)

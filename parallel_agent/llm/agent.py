@@ -20,6 +20,7 @@ from parallel_agent.llm.output import Output
 from parallel_agent.llm.providers import as_model
 from parallel_agent.llm.transferring import TRANSFER_TO_AGENT, TransferTool, above_of
 from parallel_agent.model_errors import ToolDefinitionError
+from parallel_agent.notes import note_other
 from parallel_agent.schema import Schema
 from parallel_agent.tools.function_tool import as_tool
 from parallel_agent.tools.tool import Tool
@@ -68,6 +69,9 @@ class LlmAgent(Agent):
         max_turns: how often the model may want tools in one activation.
         on_tool_error: ``"tell"`` gives the model the error as the answer, ``"raise"`` fails the
             agent.
+        reads_messages: what is said to its branch while it works (`Run.send`), its model is told
+            before its next turn; and, if that came while it answered, asked once more. False
+            leaves it to another agent of the branch.
         disallow_transfer_to_parent: it never hands back to the agent above.
         disallow_transfer_to_peers: it never hands on to the others below that.
         options: the callbacks ``before_model_callback``, ``after_model_callback``,
@@ -97,6 +101,7 @@ class LlmAgent(Agent):
         max_events: int | None = None,
         max_turns: int = 20,
         on_tool_error: OnToolError = "tell",
+        reads_messages: bool = True,
         disallow_transfer_to_parent: bool = False,
         disallow_transfer_to_peers: bool = False,
         **options: Unpack[LlmAgentOptions],
@@ -128,6 +133,7 @@ class LlmAgent(Agent):
         self._max_events = max_events
         self._max_turns = max_turns
         self._on_tool_error: OnToolError = on_tool_error
+        self._reads_messages = reads_messages
         self._to_parent = not disallow_transfer_to_parent
         self._to_peers = not disallow_transfer_to_peers
 
@@ -153,20 +159,42 @@ class LlmAgent(Agent):
 
     async def run(self, ctx: InvocationContext) -> None:
         """Ask the model until it answers."""
-        async with AsyncExitStack() as stack:
-            tools = await self._opened(ctx, stack)
-            conversation = Conversation(
-                ctx=ctx,
-                model=self._model,
-                instruction=await self._instructed(ctx),
-                before=self._before(ctx),
-                caller=Caller(ctx, tools, self._callbacks, self._on_tool_error),
-                config=self._config,
-                output=self._output,
-                repairs=self._repairs,
-                max_turns=self._max_turns,
-            )
-            await conversation.run()
+        if not self._toolsets:
+            await self._talk(ctx, self._tools)
+            return
+        failure: Exception | None = None
+        try:
+            async with AsyncExitStack() as stack:
+                try:
+                    await self._talk(ctx, await self._opened(ctx, stack))
+                except Exception as exc:  # noqa: BLE001  # raised below
+                    # Not through the toolsets: their nurseries would put it into groups.
+                    failure = exc
+        except Exception as exc:
+            if failure is None:
+                raise
+            note_other(failure, "closing its toolsets", exc)
+        if failure is not None:
+            raise failure
+
+    async def _talk(self, ctx: InvocationContext, tools: dict[str, Tool]) -> None:
+        others = self._others(ctx)
+        if others:
+            tools = dict(tools)
+            _add(tools, TransferTool(others), self.name)
+        conversation = Conversation(
+            ctx=ctx,
+            model=self._model,
+            instruction=await self._instructed(ctx),
+            before=self._before(ctx),
+            caller=Caller(ctx, tools, self._callbacks, self._on_tool_error),
+            config=self._config,
+            output=self._output,
+            repairs=self._repairs,
+            max_turns=self._max_turns,
+            reads_messages=self._reads_messages,
+        )
+        await conversation.run()
 
     async def _opened(self, ctx: InvocationContext, stack: AsyncExitStack) -> dict[str, Tool]:
         """Return all tools of this activation."""
@@ -174,9 +202,6 @@ class LlmAgent(Agent):
         for toolset in self._toolsets:
             for tool in await stack.enter_async_context(toolset.open(ctx)):
                 _add(tools, tool, self.name)
-        others = self._others(ctx)
-        if others:
-            _add(tools, TransferTool(others), self.name)
         return tools
 
     def _others(self, ctx: InvocationContext) -> list[Agent]:

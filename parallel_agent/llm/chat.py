@@ -38,6 +38,13 @@ _FINISH: Final[Mapping[str, FinishReason]] = {
     "content_filter": "content_filter",
 }
 
+# What ADK says where nobody says anything.
+_BEGIN: Final = "Handle the requests as specified in the System Instruction."
+_GO_ON: Final = (
+    "Continue processing previous requests as instructed. Exit or provide a summary if no more "
+    "outputs are needed."
+)
+
 
 # What goes out.
 
@@ -73,7 +80,7 @@ def body_of(request: ModelRequest, model: str, *, most: str = "max_tokens") -> d
 
 
 def messages_of(request: ModelRequest) -> list[dict[str, Any]]:
-    """Return what was said, as messages.
+    """Return what was said, as messages; the last is one that can be answered.
 
     Raises:
         ModelRequestError: something in it can be sent in no message.
@@ -87,6 +94,12 @@ def messages_of(request: ModelRequest) -> list[dict[str, Any]]:
             messages += _of_user(content, names)
         else:
             messages.append(_of_model(content, names))
+    # The last word is never the model's own: servers would write on at it, and some refuse. Nor is
+    # there nothing to answer, for which few of their templates have a place.
+    if not request.contents:
+        messages.append({"role": "user", "content": _BEGIN})
+    elif messages[-1]["role"] == "assistant":
+        messages.append({"role": "user", "content": _GO_ON})
     return messages
 
 
@@ -307,6 +320,11 @@ class Assembly:
             return FunctionCall(call.name, arguments, call.id or None)
         except (TypeError, ValueError, RecursionError) as exc:
             message = f"the arguments of its call of {call.name!r} cannot be read: {exc}"
+            if self._finish == "length":
+                message = (
+                    f"there was no room for all of its call of {call.name!r}: max_tokens, or the "
+                    "context of the model, is too small"
+                )
             raise ModelProtocolError(message, model=self.model) from exc
 
 

@@ -52,6 +52,7 @@ class Conversation:
         output: what its answer must be.
         repairs: how often it is told that it is not.
         max_turns: how often it may want tools.
+        reads_messages: it is told what is said to its branch meanwhile.
     """
 
     ctx: InvocationContext
@@ -63,6 +64,7 @@ class Conversation:
     output: Output | None
     repairs: int
     max_turns: int
+    reads_messages: bool = True
     # What this activation has said and was answered, as recorded; nothing that a tool has emitted.
     _own: list[Event] = attrs.field(factory=list[Event], init=False)
 
@@ -79,11 +81,23 @@ class Conversation:
                 if await self._answer(waiting):
                     return None
                 continue
+            await self._listen()
             response, output = await self._ask()
-            if not response.calls:
-                await ctx.emit(as_event(response, output))
+            if response.calls:
+                await self._note(self._calling(response))
+                continue
+            self._own.append(await ctx.emit(as_event(response, output)))
+            if not await self._listen():
                 return output
-            await self._note(self._calling(response))
+
+    async def _listen(self) -> bool:
+        """Take in what was said to the branch meanwhile; return whether something was."""
+        inbox = activation_of(self.ctx).lane.inbox if self.reads_messages else None
+        heard = False
+        while inbox is not None and inbox.has_message():
+            self._own.append(await self.ctx.receive())
+            heard = True
+        return heard
 
     # The model.
 

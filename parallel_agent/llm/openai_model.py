@@ -176,7 +176,9 @@ class OpenAIModel(Model):
     def _told(self, error: Exception) -> ModelError:
         """Return what has happened, as an error of ours."""
         name = self._name
-        said = str(getattr(error, "message", "") or error)
+        body: object = getattr(error, "body", None)
+        told = body if isinstance(body, str) else getattr(error, "message", "")
+        said = f"{told or error!s:.500}"  # the page of a proxy is long, and says little
         status: int | None = getattr(error, "status_code", None)
         code = str(getattr(error, "code", None) or "")
         kind = type(error)

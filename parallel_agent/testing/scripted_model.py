@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import Any, TypeAlias, final
 
 import trio
@@ -33,16 +34,24 @@ class ScriptedModel(Model):
     """Answers in the order of its script, whoever asks.
 
     Args:
-        answers: see `Answer`. Asked once more, it fails with an AssertionError that says so.
+        answers: see `Answer`. Asked once more, it fails with an AssertionError that says so. Or a
+            function of the request, which is asked each time: for agents that run side by side,
+            again and again, or in another process, and for `explore`.
         name: what it is called.
 
     Attributes:
         requests: what it was asked, in order.
     """
 
-    def __init__(self, answers: Iterable[Answer], *, name: str = "scripted") -> None:
+    def __init__(
+        self,
+        answers: Iterable[Answer] | Callable[[ModelRequest], Answer],
+        *,
+        name: str = "scripted",
+    ) -> None:
         """See the class."""
-        self._answers = iter(list(answers))
+        self._answers: Iterator[Any]
+        self._answers = repeat(answers) if callable(answers) else iter(list(answers))
         self._name = name
         self.requests: list[ModelRequest] = []
 

@@ -105,11 +105,22 @@ def _directory(given: str | PathLike[str] | None) -> str | None:
 
 
 def _environment(values: Mapping[str, str] | None) -> Mapping[str, str]:
-    return _secret(values, "env")
+    environment = _secret(values, "env")
+    for name, value in environment.items():
+        if "=" in name or "\0" in value:
+            message = f"env[{name!r}] cannot be a variable: its name holds '=', or its value NUL"
+            raise ToolDefinitionError(message)
+    return environment
 
 
 def _headers(values: Mapping[str, str] | None) -> Mapping[str, str]:
-    return _secret(values, "headers")
+    headers = _secret(values, "headers")
+    for name, value in headers.items():
+        # Where it is sent, it would be shown.
+        if not (value.isascii() and value.isprintable() and value == value.strip()):
+            message = f"headers[{name!r}] holds what no header can: is there a newline at its end?"
+            raise ToolDefinitionError(message)
+    return headers
 
 
 def _names(values: Mapping[str, str]) -> str:
@@ -122,7 +133,9 @@ _SHORTEST: Final = 4
 
 
 def _hide(text: str, secrets: Iterable[str]) -> str:
-    for secret in sorted(set(secrets), key=len, reverse=True):
+    # What spans lines, as keys do, is told line by line.
+    pieces = {piece for secret in secrets for piece in (secret, *secret.splitlines())}
+    for secret in sorted(pieces, key=len, reverse=True):
         if len(secret) >= _SHORTEST:
             text = text.replace(secret, _HIDDEN)
     return text
@@ -196,7 +209,8 @@ class HttpServer:
     """A server that runs somewhere, and is spoken to over HTTP.
 
     Attributes:
-        url: its address. User, password and query are never shown.
+        url: its address. User, password and query are never shown here; but the library that the
+            SDK sends its requests by logs the address, at level INFO. A secret belongs in a header.
         headers: what is sent with each request, such as ``Authorization``. Their values are never
             shown.
         transport: ``"http"`` is the protocol's own, streamable HTTP; ``"sse"`` what it had before.

@@ -65,6 +65,18 @@ def test_calls_without_ids_are_given_some_that_fit_their_answers() -> None:
     assert ids == [message["tool_call_id"] for message in answered] == ["call_1", "call_2"]
 
 
+def test_the_last_word_is_never_the_models_own() -> None:
+    """llama.cpp refuses two such messages, and writes on at one."""
+    asked = messages_of(request(user(Text("hi")), Content("a"), Content("b")))
+    assert [message["role"] for message in asked] == ["user", "assistant", "assistant", "user"]
+    assert asked[-1]["content"].startswith("Continue processing previous requests")
+
+
+def test_there_is_something_to_answer_where_nobody_has_said_anything() -> None:
+    begun = messages_of(request(instruction="Be kind."))
+    assert [message["role"] for message in begun] == ["system", "user"]
+
+
 def test_what_no_chat_model_takes_is_refused() -> None:
     with pytest.raises(ModelRequestError, match="'application/pdf' cannot be sent"):
         messages_of(request(user(InlineData(b"x", "application/pdf"))))
@@ -199,3 +211,9 @@ def test_usage_thoughts_and_refusals_are_kept() -> None:
 def test_what_is_no_answer_is_a_typed_error(chunks: list[dict[str, Any]]) -> None:
     with pytest.raises(ModelProtocolError):
         put_together(*chunks)
+
+
+def test_a_call_that_there_was_no_room_for_says_so() -> None:
+    begun = chunk(tool_calls=[{"index": 0, "function": {"name": "a", "arguments": '{"b'}}])
+    with pytest.raises(ModelProtocolError, match="no room for all of its call of 'a'"):
+        put_together(begun, chunk("length"))

@@ -22,7 +22,6 @@ from parallel_agent import (
     Runner,
     SequentialAgent,
     Status,
-    agent,
 )
 from parallel_agent.errors import RequestError
 from parallel_agent.llm.agent import LlmAgent
@@ -30,7 +29,7 @@ from parallel_agent.testing.scripted_model import ScriptedModel
 from parallel_agent.tools.context import ToolContext
 from parallel_agent.tools.exit_loop import exit_loop
 from parallel_agent.tools.function_tool import tool
-from tests.workflow.trees import Diary, leaf, open_and_read, run_tree
+from tests.workflow.trees import Diary, leaf, run_tree
 
 SUSPEND = RunConfig(on_wait="suspend")
 
@@ -48,11 +47,11 @@ def answers(model: ScriptedModel, number: int = -1) -> dict[str | None, Mapping[
     }
 
 
-# ------------------------------------------------------------------------------- order and cancelling
+# ----------------------------------------------------------------------------- order and cancelling
 
 
-@given(st.permutations(range(5)), st.randoms(use_true_random=False))
-def test_any_order_of_ends_gives_the_same_next_request(order: list[int], _: object) -> None:
+@given(order=st.permutations(range(5)), schedule=st.random_module())
+def test_any_order_of_ends_gives_the_same_next_request(order: list[int], schedule: Any) -> None:
     async def work(position: int) -> int:
         await trio.sleep(order[position])
         return position
@@ -132,7 +131,7 @@ def test_a_cancelled_turn_leaves_no_call_for_the_next_request() -> None:
     trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
-# -------------------------------------------------------------------------------------- calls and ids
+# ------------------------------------------------------------------------------------ calls and ids
 
 
 def test_calls_without_an_id_are_given_one_each() -> None:
@@ -172,7 +171,11 @@ async def test_effects_of_two_calls_are_two(autojump_clock: MockClock) -> None:
     done: list[int] = []
 
     async def refund(ctx: ToolContext, amount: int) -> Any:
-        return await ctx.once("refund", lambda: done.append(amount) or amount)
+        def pay() -> int:
+            done.append(amount)
+            return amount
+
+        return await ctx.once("refund", pay)
 
     model = ScriptedModel([[call("refund", 1, amount=1), call("refund", 2, amount=2)], "ok"])
     await Runner(LlmAgent("a", model, tools=[refund])).run("go")
@@ -191,7 +194,7 @@ def test_what_a_tool_emits_is_streamed_and_not_sent_to_the_model() -> None:
     assert [content.text for content in model.requests[1].contents] == ["hi", "", ""]
 
 
-# ------------------------------------------------------------------------------- what a tool asks for
+# ----------------------------------------------------------------------------- what a tool asks for
 
 
 def test_a_tool_may_end_the_loop() -> None:
@@ -244,7 +247,7 @@ def test_a_long_running_tool_ends_the_turn_and_its_result_comes_later() -> None:
     trio.run(main)
 
 
-# ------------------------------------------------------------------------------------------- approval
+# ----------------------------------------------------------------------------------------- approval
 
 
 def guarded(diary: Diary) -> Any:

@@ -1,4 +1,4 @@
-"""What comes over the wire: however it is cut, whenever it is cancelled, whatever is wrong with it.
+"""What comes over the wire: however it is cut, and whatever is wrong with it.
 
 The server is a real one, on loopback, that the test plays. Where time matters, it is virtual, and
 jumps only when nothing has come over a socket for a moment.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from typing import Any, Final, Literal
+from itertools import pairwise
+from typing import Any, Final
 
 import attrs
 import pytest
 import trio
 import trio.testing
-from hypothesis import example, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from parallel_agent import (
@@ -22,30 +23,24 @@ from parallel_agent import (
     Event,
     FunctionCall,
     InlineData,
-    InMemorySessionService,
     Retry,
-    Run,
     Runner,
-    Status,
     Text,
 )
 from parallel_agent.llm.agent import LlmAgent
 from parallel_agent.llm.model import GenerationConfig, Model, ModelRequest, ModelResponse
 from parallel_agent.model_errors import (
-    ModelAuthError,
-    ModelContextError,
     ModelError,
     ModelProtocolError,
-    ModelRateLimitError,
     ModelUnavailableError,
 )
-from session import Codec, SessionKey
 from tests.support.chat_server import (
     DONE,
     SSE,
     Answer,
     Server,
     breaks_off,
+    busy,
     chunk,
     event,
     hangs,
@@ -59,6 +54,16 @@ from tests.support.chat_server import (
 pytest.importorskip("openai")
 
 from parallel_agent.llm.openai_model import OpenAIModel
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_certificates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Each client loads all that there are, which takes longer than what is tested here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SSL_CERT_FILE", raising=False)
+        patch.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("none")))
+        yield
+
 
 SAYS: Final = chunk(content="it "), chunk(content="rains"), chunk("stop")
 
@@ -89,16 +94,11 @@ class Said:
             yield {"id": "x", "model": "m-1", "choices": [], "usage": self.usage}
 
 
-def halves_of(text: str) -> bytes:
-    """Return a text as units of 16 bits, which cut the letters beyond the first 65,536 in two."""
-    return text.encode("utf-16-le")
-
-
 def cut(text: str, places: Sequence[int]) -> list[str]:
     """Cut a text anywhere, inside a letter too."""
-    units = halves_of(text)
+    units = text.encode("utf-16-le")  # in which the letters beyond the first 65,536 take two
     at = [0, *sorted(2 * place for place in places if 2 * place < len(units)), len(units)]
-    pieces = (units[a:b] for a, b in zip(at, at[1:], strict=False))
+    pieces = (units[a:b] for a, b in pairwise(at))
     return [piece.decode("utf-16-le", "surrogatepass") for piece in pieces]
 
 
@@ -146,7 +146,7 @@ def wires(draw: st.DrawFn, said: Said) -> tuple[bytes, ...]:
         parts += [draw(noise), event(one, end=end, ascii_only=ascii_only)]
     whole = b"".join([*parts, DONE])
     at = [0, *sorted(draw(st.lists(st.integers(1, len(whole) - 1), max_size=12))), len(whole)]
-    return tuple(whole[a:b] for a, b in zip(at, at[1:], strict=False) if a < b)
+    return tuple(whole[a:b] for a, b in pairwise(at) if a < b)
 
 
 async def heard(server: Server, asked: Model | None = None) -> list[Event]:
@@ -169,16 +169,13 @@ def is_heard(said: Said, found: Sequence[Event]) -> None:
     assert whole.content.parts == (*([Text(said.text)] if said.text else []), *said.calls)
     assert (whole.other["finishReason"], whole.other["modelVersion"]) == (said.finish, "m-1")
     usage = whole.other.get("usageMetadata")
-    if said.usage is None:
-        assert usage is None
-    else:
-        counts = [usage["promptTokenCount"], usage["candidatesTokenCount"]]
-        assert counts == [said.usage["prompt_tokens"], said.usage["completion_tokens"]]
+    names = {"prompt_tokens": "promptTokenCount", "completion_tokens": "candidatesTokenCount"}
+    assert (usage and {ours: usage[theirs] for ours, theirs in names.items()}) == said.usage
 
 
 @given(said=answers(), data=st.data(), chunked=st.booleans())
 async def test_however_an_answer_is_cut_the_same_is_recorded(
-    said: Said, data: st.DataObject, chunked: bool
+    *, said: Said, data: st.DataObject, chunked: bool
 ) -> None:
     pieces = data.draw(wires(said))
     async with serving(in_pieces(*pieces, chunked=chunked)) as server:
@@ -206,7 +203,7 @@ class Careless(Model):
     def name(self) -> str:
         return "careless"
 
-    async def generate(self, request: ModelRequest) -> AsyncGenerator[ModelResponse, None]:
+    async def generate(self, _request: ModelRequest) -> AsyncGenerator[ModelResponse, None]:
         stream = await trio.open_tcp_stream("127.0.0.1", self.port)
         await stream.send_all(b"POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}")
         async with stream:
@@ -227,233 +224,293 @@ async def test_pieces_are_read_one_by_one(inside: bytes) -> None:
             await heard(server, Careless(server))
 
 
-# Whenever it is cancelled.
+# Whatever is wrong with it.
 
 
-@attrs.frozen
-class Moment:
-    """When a run is stopped, and how.
-
-    Attributes:
-        turn: in the first call to the model; in its tool; in the second call.
-        sent: how many pieces of that answer were sent; with None, not even its head.
-        half: half of another piece was sent, too.
-        read: how many of those were read; what is left is not read any more.
-        way: ``run.cancel``, leaving the block, or a cancel scope around it.
-    """
-
-    turn: Literal["first", "tool", "second"] = "first"
-    sent: int | None = 1
-    half: bool = False
-    read: int = 1
-    way: Literal["cancel", "leave", "scope"] = "cancel"
+@pytest.fixture
+def clock(mock_clock: trio.testing.MockClock) -> trio.testing.MockClock:
+    """Time that jumps when all wait, and nothing has come over a socket for a moment."""
+    mock_clock.autojump_threshold = 0.02
+    return mock_clock
 
 
-@st.composite
-def moments(draw: st.DrawFn) -> Moment:
-    sent = draw(st.none() | st.integers(0, 4))
-    return Moment(
-        draw(st.sampled_from(["first", "tool", "second"])),
-        sent,
-        draw(st.booleans()),
-        draw(st.integers(0, sent or 0)),
-        draw(st.sampled_from(["cancel", "leave", "scope"])),
-    )
+GOES_ON: Final = SSE.replace(b"connection: close\r\n", b"content-length: 99999\r\n")
 
 
-CALL: Final = (
-    chunk(content="let me see"),
-    chunk(tool_calls=[{"index": 0, "id": "c1", "function": {"name": "look", "arguments": "{}"}}]),
-    chunk("tool_calls"),
+def piece(**fields: Any) -> bytes:
+    return event({"id": "x", "model": "m-1", **fields})
+
+
+def choice(delta: object, **fields: Any) -> bytes:
+    return piece(choices=[{"index": 0, "delta": delta, **fields}])
+
+
+def calling(**function: Any) -> bytes:
+    return choice({"tool_calls": [{"index": 0, "id": "c1", "function": function}]})
+
+
+ODD_PIECES: Final = {
+    "no object": event(3),
+    "a list": event([]),
+    "nothing": event(None),
+    "cut JSON": b'data: {"choices": \n\n',
+    "no UTF-8": b'data: {"choices": "\xff"}\n\n',
+    "deep": b"data: " + b"[" * 100_000 + b"\n\n",
+    "a delta of text": choice("it rains"),
+    "a delta that is a list": choice([1]),
+    "content that is a number": choice({"content": 3}),
+    "content that is a list": choice({"content": [{"type": "text", "text": "a"}]}),
+    "half a letter": choice({"content": "a\ud800b"}),
+    "the other half alone": choice({"content": "\ude00"}),
+    "a reason that is none": choice({}, finish_reason=["stop"]),
+    "choices that are none": piece(choices={"a": 1}),
+    "an index of text": choice({"tool_calls": [{"index": "a", "function": {"name": "a"}}]}),
+    "arguments that are an object": calling(name="look", arguments={"city": "Oslo"}),
+    "arguments that are no object": calling(name="look", arguments="[1]"),
+    "arguments that cannot be kept": calling(name="look", arguments='{"a": NaN}'),
+    "usage that is none": piece(choices=[], usage={"prompt_tokens": "many"}),
+    "a model that is none": piece(choices=[], model=3),
+}
+
+
+@pytest.mark.parametrize("odd", ODD_PIECES.values(), ids=ODD_PIECES)
+async def test_a_piece_that_is_none_is_a_protocol_error(odd: bytes) -> None:
+    async with serving(streams(SAYS[0], odd, chunk("stop")), streams(*SAYS)) as server:
+        await fails(server, ModelProtocolError)
+
+
+BROKEN_OFF: Final = {
+    "before it began": breaks_off(),
+    "without a line": breaks_off(b"data: "),
+    "between two pieces": breaks_off(*SAYS[:2]),
+    "in a piece": breaks_off(SAYS[0], SAYS[1][:-9]),
+    "before its end was said": breaks_off(*SAYS[:2], SAYS[2][:-1]),
+    "after the name of a call": breaks_off(calling(name="look", arguments="")),
+    "in the arguments of a call": breaks_off(calling(name="look", arguments="{")),
+    "by saying that it is done": streams(),
+    "a page": refuses(200, "<html>hello</html>", "content-type: text/html"),
+    "a whole answer": refuses(200, {"choices": [{"message": {"content": "it rains"}}]}),
+}
+
+
+@pytest.mark.parametrize("answer", BROKEN_OFF.values(), ids=BROKEN_OFF)
+async def test_an_answer_without_its_end_is_a_protocol_error(answer: Answer) -> None:
+    async with serving(answer, streams(*SAYS)) as server:
+        await fails(server, ModelProtocolError)
+
+
+OUT_OF_ORDER: Final = {
+    "reset before the head": resets(),
+    "reset in the head": resets(SSE[:20]),
+    "reset in the answer": resets(SSE, SAYS[0]),
+    "closed too early": resets(GOES_ON, SAYS[0]),
+    "a page of a proxy": refuses(502, "<html>Bad Gateway</html>", "content-type: text/html"),
+    "an error in the stream": breaks_off(SAYS[0], event({"error": {"message": "busy"}})),
+    "an error that is text": breaks_off(SAYS[0], event({"error": "busy"})),
+    "an error at once": breaks_off(event({"error": {"message": "busy", "code": 500}})),
+}
+
+
+@pytest.mark.parametrize("answer", OUT_OF_ORDER.values(), ids=OUT_OF_ORDER)
+async def test_a_server_that_is_out_of_order_is_unavailable(answer: Answer) -> None:
+    async with serving(answer, streams(*SAYS)) as server:
+        await fails(server, ModelUnavailableError)
+
+
+@pytest.mark.parametrize(
+    "answer", [hangs(head=b""), hangs(head=SSE[:30]), hangs(), hangs(*SAYS[:2])]
 )
-
-
-@attrs.define
-class Stopped:
-    """A run that was stopped, and what it has left."""
-
-    run: Run
-    server: Server
-    sessions: InMemorySessionService
-    read: list[Event]
-    left: list[str]
-
-
-def tasks() -> list[str]:
-    """Return the names of all tasks but the server's, one for each."""
-    root = trio.lowlevel.current_root_task()
-    found, todo = list[str](), [root]
-    while todo:
-        task = todo.pop()
-        if task is not None:
-            found.append(task.name)
-            todo += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
-    of_the_server = ("trio.serve_tcp", "_serve_one_listener", "_run_handler")
-    return [name for name in found if not any(mark in name for mark in of_the_server)]
-
-
-async def stop(moment: Moment, server: Server, asked: Model) -> Stopped:
-    """Run an agent to a moment, and stop it there."""
-    sessions = InMemorySessionService()
-
-    async def look() -> str:
-        if moment.turn == "tool":
-            server.reached.set()
-            await trio.sleep_forever()
-        return "rain"
-
-    before = tasks()
-    runner = Runner(LlmAgent("writer", asked, tools=[look]), session_service=sessions)
-    read = list[Event]()
-    # Of the turns before: a partial event, the call, and the answer to it.
-    enough = {"first": 0, "tool": 2, "second": 3}[moment.turn]
-    enough += 0 if moment.turn == "tool" else moment.read
-    # What comes after an event starts when the next one is wanted.
-    wants_more = moment.turn == "tool" or (moment.turn == "second" and not moment.read)
-    has_read = trio.Event()
-
-    async def stops() -> None:
-        await has_read.wait()
-        await server.reached.wait()
-        if moment.way == "cancel":
-            run.cancel()
-        (around if moment.way == "scope" else reading).cancel()
-
-    with trio.CancelScope() as around:
-        async with runner.open("go", session_id="s") as run:
-            with trio.CancelScope() as reading:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(stops)
-                    while len(read) < enough:
-                        read.append(await anext(run))
-                    has_read.set()
-                    if wants_more:
-                        read.append(await anext(run))
-            if moment.way == "cancel":
-                read += [one async for one in run]
-    # The SDK leaves generators to the collector, and trio closes each in a task of its own.
-    await trio.testing.wait_all_tasks_blocked()
-    left = tasks()
-    for name in before:
-        left.remove(name)
-    return Stopped(run, server, sessions, read, left)
-
-
-async def is_clean(stopped: Stopped, moment: Moment, *, within: float = 5) -> None:
-    """Assert that nothing is left of a run that was stopped, but what it has recorded."""
-    assert stopped.run.result.status is Status.CANCELLED
-    # One of the system's, which will close the client at the end of all.
-    assert [name for name in stopped.left if "_close_at_the_end" not in name] == []
-    if moment.turn != "tool":
-        with trio.fail_after(within):
-            await stopped.server.closed.wait()
-    session = await stopped.sessions.get(stopped.run.session_key)
-    log = session.events
-    assert [one.seq for one in log] == list(range(1, len(log) + 1))
-    assert not any(one.partial for one in log)
-    codec = Codec()
-    assert [codec.loads(codec.dumps(one)) for one in log] == list(log)
-    whole = [one.id for one in stopped.read if not one.partial]
-    assert [one.id for one in log if one.author != "user"][: len(whole)] == whole
-
-
-def is_answered(messages: Sequence[dict[str, Any]]) -> None:
-    """Assert that each call is followed by its answer, and each answer follows its call."""
-    wanted = list[str]()
-    for message in messages:
-        if message["role"] == "tool":
-            assert message["tool_call_id"] in wanted
-            wanted.remove(message["tool_call_id"])
-        else:
-            assert not wanted
-            wanted = [call["id"] for call in message.get("tool_calls", ())]
-    assert not wanted
-
-
-def stopping_at(moment: Moment) -> list[Answer]:
-    """Return what a server answers whose client will stop at this moment."""
-    hanging = hangs(head=b"")
-    if moment.sent is not None:
-        half = chunk(content="half")[:-9] if moment.half else b""
-        hanging = hangs(*(chunk(content=f"{n} ") for n in range(moment.sent)), half)
-    return {
-        "first": [hanging, streams(*SAYS)],
-        "tool": [streams(*CALL), streams(*SAYS)],
-        "second": [streams(*CALL), hanging, streams(*SAYS)],
-    }[moment.turn]
-
-
-@settings(max_examples=40)
-@given(moments())
-async def test_a_run_stopped_at_any_moment_leaves_nothing_but_a_session_to_go_on_with(
-    moment: Moment,
+async def test_a_server_that_says_nothing_for_too_long_is_unavailable(
+    answer: Answer, clock: trio.testing.MockClock
 ) -> None:
-    async with serving(*stopping_at(moment)) as server:
+    async with serving(answer, streams(*SAYS)) as server:
+        began = trio.current_time()
+        await fails(server, ModelUnavailableError, timeout=30.0)
+        assert 30 <= trio.current_time() - began < 31
+        await server.closed.wait()
+
+
+async def fails(server: Server, kind: type[ModelError], **options: Any) -> ModelError:
+    """Assert that a call fails like that, and that the next one is answered."""
+    asked = model(server, **options)
+    runner = Runner(LlmAgent("writer", asked))
+    with pytest.raises(ModelError) as caught:
+        await runner.run("x")
+    assert type(caught.value) is kind
+    assert str(caught.value).startswith("ollama/m")
+    assert busy(asked) == []
+    assert (await runner.run("x")).text == "it rains"
+    assert busy(asked) == []
+    return caught.value
+
+
+async def test_a_slow_server_has_time_as_long_as_something_comes(
+    clock: trio.testing.MockClock,
+) -> None:
+    async def slow(_server: Server, stream: trio.SocketStream) -> None:
+        await stream.send_all(SSE)
+        for sent in (SAYS[0], b": still here\n\n", SAYS[1], SAYS[2][:20], SAYS[2][20:], DONE):
+            await trio.sleep(20)
+            await stream.send_all(sent)
+
+    async with serving(slow) as server:
+        said = await Runner(LlmAgent("writer", model(server, timeout=30.0))).run("x")
+        assert said.text == "it rains"
+        assert trio.current_time() - server.times[0] >= 120
+
+
+async def test_a_connection_that_stays_open_after_the_end_keeps_nobody_waiting(
+    clock: trio.testing.MockClock,
+) -> None:
+    async with serving(hangs(*SAYS, DONE)) as server:
         asked = model(server)
-        stopped = await stop(moment, server, asked)
-        await is_clean(stopped, moment)
-        again = Runner(LlmAgent("writer", asked), session_service=stopped.sessions)
-        assert (await again.run("go on", session_id="s")).text == "it rains"
-        messages = server.asked[-1]["messages"]
-        is_answered(messages)
-        said = [message["content"] for message in messages if message["role"] == "user"]
-        assert said == ["go", "go on"]
+        assert (await Runner(LlmAgent("writer", asked)).run("x")).text == "it rains"
+        assert trio.current_time() - server.times[0] < 1
         assert busy(asked) == []
 
 
-class Leaky(Model):
-    """Leaves behind the connection, or a task."""
-
-    def __init__(self, server: Server, *, leaves_task: bool) -> None:
-        self.port = int(server.url.split(":")[2].split("/")[0])
-        self.leaves_task = leaves_task
-        self.kept: trio.SocketStream | None = None
-
-    @property
-    def name(self) -> str:
-        return "leaky"
-
-    async def generate(self, request: ModelRequest) -> AsyncGenerator[ModelResponse, None]:
-        self.kept = await trio.open_tcp_stream("127.0.0.1", self.port)
-        await self.kept.send_all(b"POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}")
-        if self.leaves_task:
-            trio.lowlevel.spawn_system_task(trio.sleep_forever)
-            await self.kept.aclose()
-        yield ModelResponse(content=Content("a"), partial=True)
-        await trio.sleep_forever()
-
-
 @pytest.mark.parametrize(
-    ("leaves_task", "error"), [(True, AssertionError), (False, trio.TooSlowError)]
-)
-async def test_what_is_left_behind_is_found(leaves_task: bool, error: type[Exception]) -> None:
-    async with serving(hangs()) as server:
-        leaky = Leaky(server, leaves_task=leaves_task)
-        stopped = await stop(Moment(), server, leaky)
-        with pytest.raises(error):
-            await is_clean(stopped, Moment(), within=0.05)
-        if leaky.kept is not None:
-            await leaky.kept.aclose()
-
-
-CALLS_ONE: Final = {"role": "assistant", "tool_calls": [{"id": "c1"}]}
-
-
-@pytest.mark.parametrize(
-    "messages",
+    ("headers", "seconds"),
     [
-        [CALLS_ONE],
-        [CALLS_ONE, {"role": "user"}, {"role": "tool", "tool_call_id": "c1"}],
-        [{"role": "tool", "tool_call_id": "c1"}],
+        (["retry-after: 7"], 7),
+        (["retry-after-ms: 2500", "retry-after: 7"], 2.5),
+        (["retry-after: 0.25"], 1),
+        (["retry-after: 900"], 60),
+        (["retry-after: Wed, 21 Oct 2026 07:28:00 GMT"], 1),
+        (["retry-after: nan"], 1),
+        (["retry-after: -3"], 1),
+        (["retry-after-ms: soon", "retry-after: 7"], 7),
+        ([], 1),
     ],
 )
-def test_a_call_without_its_answer_is_found(messages: list[dict[str, Any]]) -> None:
-    is_answered([CALLS_ONE, {"role": "tool", "tool_call_id": "c1"}])
-    with pytest.raises(AssertionError):
-        is_answered(messages)
+async def test_a_server_is_left_alone_for_as_long_as_it_wants(
+    headers: list[str], seconds: float, clock: trio.testing.MockClock
+) -> None:
+    retry = Retry(2, initial_delay=1, jitter=0, max_delay=60)
+    async with serving(refuses(429, None, *headers), streams(*SAYS)) as server:
+        tree = LlmAgent("writer", model(server), retry=retry)
+        assert (await Runner(tree).run("x")).text == "it rains"
+    first, second = server.times
+    assert second - first == pytest.approx(seconds, abs=0.1)
 
 
-def busy(asked: OpenAIModel) -> list[Any]:
-    """Return the connections of a model's pool that no later call could have."""
-    connections = asked._client.get()._client._transport._pool.connections  # type: ignore[attr-defined]  # the SDK's own, which it does not show
-    return [one for one in connections if not (one.is_idle() or one.is_closed())]
+async def test_a_long_page_of_a_proxy_is_not_told_in_full() -> None:
+    page = "<html>" + "Bad Gateway " * 10_000
+    async with serving(refuses(502, page), streams(*SAYS)) as server:
+        error = await fails(server, ModelUnavailableError)
+    assert error.status == 502
+    assert len(str(error)) < 1_000
+
+
+async def test_an_error_in_the_stream_is_told_in_the_words_of_the_server() -> None:
+    for said in ("no room", {"message": "no room"}):
+        async with serving(breaks_off(event({"error": said})), streams(*SAYS)) as server:
+            assert "no room" in str(await fails(server, ModelUnavailableError))
+
+
+ANSWERED: Final = {
+    "nobody says that it is done": breaks_off(*SAYS),
+    "its last line is not ended": breaks_off(*SAYS, b"data: [DONE]"),
+    "there is a second answer": breaks_off(
+        SAYS[0],
+        piece(choices=[{"index": 1, "delta": {"content": "no, "}}]),
+        piece(
+            choices=[
+                {"index": 1, "delta": {"content": "it does not"}},
+                {"index": 0, "delta": {"content": "rains"}},
+            ]
+        ),
+        SAYS[2],
+        piece(choices=[{"index": 1, "delta": {}, "finish_reason": "length"}]),
+    ),
+    "there are fields that nobody knows": breaks_off(
+        piece(choices=[], x_groq={"id": "1"}, prompt_filter_results=[]),
+        choice({"content": "it rains", "annotations": [], "x": {"y": 1}}, logprobs=None, z=1),
+        piece(choices=None),
+        choice(None, finish_reason="stop"),
+        piece(choices=[], usage=None),
+    ),
+    "events have names": breaks_off(b"event: message\nid: 1\nretry: 9\n", *SAYS),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERED.values(), ids=ANSWERED)
+async def test_an_answer_is_read_although(answer: Answer) -> None:
+    async with serving(answer) as server:
+        asked = model(server)
+        result = await Runner(LlmAgent("writer", asked)).run("x")
+        assert result.text == "it rains"
+        assert result.events[-1].other["finishReason"] == "stop"
+        assert busy(asked) == []
+
+
+async def test_a_piece_may_be_large() -> None:
+    text = "é" * 500_000
+    async with serving(streams(chunk(content=text), chunk("stop"), size=65_536)) as server:
+        *_, whole = await heard(server)
+    assert whole.text == text
+
+
+# What else goes out and comes in.
+
+
+async def test_an_image_goes_out_as_a_data_url() -> None:
+    image = InlineData(b"\x89PNG", "image/png")
+    async with serving(streams(*SAYS)) as server:
+        message = Content((Text("what is it?"), image), role="user")
+        await Runner(LlmAgent("writer", model(server))).run(message)
+    (said,) = server.asked[0]["messages"]
+    assert said["content"] == [
+        {"type": "text", "text": "what is it?"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw=="}},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ("stop", "stop"),
+        ("length", "length"),
+        ("content_filter", "content_filter"),
+        ("function_call", "tool_calls"),
+        ("who knows", "other"),
+    ],
+)
+async def test_why_a_model_has_stopped_is_recorded(sent: str, kept: str) -> None:
+    async with serving(streams(SAYS[0], chunk(sent))) as server:
+        *_, whole = await heard(server)
+    assert whole.other["finishReason"] == kept
+
+
+async def test_what_a_call_has_cost_is_recorded() -> None:
+    usage = {
+        "prompt_tokens": 9,
+        "completion_tokens": 7,
+        "prompt_tokens_details": {"cached_tokens": 4},
+        "completion_tokens_details": {"reasoning_tokens": 3},
+    }
+    async with serving(streams(*SAYS, piece(choices=[], usage=usage))) as server:
+        *_, whole = await heard(server)
+    assert whole.other["usageMetadata"] == {
+        "promptTokenCount": 9,
+        "candidatesTokenCount": 7,
+        "cachedContentTokenCount": 4,
+        "thoughtsTokenCount": 3,
+    }
+
+
+async def test_a_refusal_is_recorded_as_what_the_model_says() -> None:
+    async with serving(
+        streams(chunk(refusal="I will "), chunk(refusal="not."), chunk("content_filter"))
+    ) as server:
+        (whole,) = await heard(server)
+    assert (whole.text, whole.other["finishReason"]) == ("I will not.", "content_filter")
+
+
+async def test_fields_of_a_provider_win_over_ours() -> None:
+    extra = {"stream_options": {"include_usage": False}, "top_k": 3}
+    async with serving(streams(*SAYS)) as server:
+        config = GenerationConfig(extra=extra)
+        await Runner(LlmAgent("writer", model(server), config=config)).run("x")
+    assert {name: server.asked[0][name] for name in extra} == extra
+    assert server.asked[0]["stream"] is True

@@ -20,6 +20,7 @@ __all__ = [
     "Answer",
     "Server",
     "breaks_off",
+    "busy",
     "chunk",
     "event",
     "hangs",
@@ -101,6 +102,13 @@ async def serving(*answers: Answer) -> AsyncGenerator[Server, None]:
         server.url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}/v1"
         yield server
         nursery.cancel_scope.cancel()
+
+
+def busy(model: Any) -> list[Any]:
+    """Return the connections of a model's pool that no later call could have."""
+    # The SDK shows nobody its pool.
+    connections = model._client.get()._client._transport._pool.connections
+    return [one for one in connections if not (one.is_idle() or one.is_closed())]
 
 
 # What is said.

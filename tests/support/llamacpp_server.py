@@ -4,7 +4,6 @@ A program, run by the Python that `make llamacpp` installs xllamacpp for; it imp
 ours. It prints where the server is, once that answers.
 """
 
-import os
 import sys
 
 import xllamacpp  # type: ignore[import-not-found]  # not where the tests run
@@ -29,10 +28,9 @@ def main(model: str, key: str, slots: str, context: str) -> None:
     # The default is one thread for each core: more than such a model can use.
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     server = xllamacpp.Server(params)
-    print(server.listening_address, flush=True)
+    sys.stdout.write(f"{server.listening_address}\n")
+    sys.stdout.flush()
     sys.stdin.read()
-    # Not by way of its destructor, which waits for answers that are under way.
-    os._exit(0)
 
 
 if __name__ == "__main__":

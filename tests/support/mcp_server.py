@@ -1,7 +1,7 @@
 """Servers of tools, for tests: one that speaks the protocol by hand, and one by the SDK.
 
-``python mcp_server.py`` is the first. It needs nothing but the standard library, and is there in
-no time; it answers when it likes, keeps what it is told, and breaks off when it is asked to.
+``python -S mcp_server.py`` is the first. It needs nothing but the standard library, and is there
+in no time; it answers when it likes, keeps what it is told, and breaks off when it is asked to.
 ``python mcp_server.py sdk`` is the second.
 """
 
@@ -9,8 +9,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 Message: TypeAlias = dict[str, Any]
@@ -27,7 +32,7 @@ TOOLS: Final = {
     name: _tool(name)
     for name in (
         *("add", "texts", "parts", "fail", "refuse", "nonsense", "meet", "hang", "told", "die"),
-        *("variable", "where", "given", "a.b/c", "a_b_c", "9" + "x" * 80),
+        *("pid", "variable", "where", "given", "a.b/c", "a_b_c", "9" + "x" * 80),
     )
 }
 
@@ -63,6 +68,7 @@ class Server:
         elif "silent" in self.options:
             return
         elif method == "initialize":
+            self.options.discard("strict")
             self.answer(
                 number,
                 {
@@ -71,6 +77,8 @@ class Server:
                     "serverInfo": {"name": "by hand", "version": "1"},
                 },
             )
+        elif "strict" in self.options:
+            sys.exit(f"expected initialize, not {method}")
         elif method == "tools/list":
             names = list(TOOLS)
             if "clash" not in self.options:
@@ -137,7 +145,8 @@ class Server:
 
     def do_hang(self, number: Any, _arguments: Message) -> None:
         self.told.append({"hangs": number})
-        self.send({"method": "notifications/message", "params": {"level": "warning", "data": "hm"}})
+        logged = {"level": "warning", "data": f"{os.getpid()} {os.environ.get('TOKEN')}"}
+        self.send({"method": "notifications/message", "params": logged})
 
     def do_told(self, _number: Any, _arguments: Message) -> Message:
         return {**_text(""), "structuredContent": {"told": self.told}}
@@ -150,6 +159,9 @@ class Server:
     def do_variable(self, _number: Any, arguments: Message) -> Message:
         return _text(os.environ.get(arguments["name"], "not set"))
 
+    def do_pid(self, _number: Any, _arguments: Message) -> Message:
+        return _text(str(os.getpid()))
+
     def do_where(self, _number: Any, _arguments: Message) -> Message:
         return _text(os.getcwd())  # noqa: PTH109  # as the process has it
 
@@ -159,10 +171,12 @@ def _text(*texts: str) -> Message:
 
 
 def by_the_sdk() -> Any:
-    """The same idea, by the SDK: for both transports."""
+    """A server that the SDK makes; for each transport."""
+    import anyio
     from mcp.server import MCPServer
 
     server = MCPServer("by the SDK")
+    stopped = list[int]()
 
     @server.tool()
     def add(a: int, b: int) -> int:
@@ -177,29 +191,72 @@ def by_the_sdk() -> Any:
         return text
 
     @server.tool()
+    def has_stopped() -> int:
+        """Tell how often `hang` was cancelled."""
+        return len(stopped)
+
+    @server.tool()
     async def hang() -> str:
         """Never answer."""
-        import anyio
-
-        await anyio.sleep_forever()
-        return ""
+        try:
+            await anyio.sleep_forever()
+        finally:
+            stopped.append(1)
+        raise AssertionError
 
     return server
 
 
+@contextmanager
+def over_http(make: Callable[[], Any]) -> Iterator[str]:
+    """Serve what ``make`` makes, in a thread with asyncio; give its address."""
+    import uvicorn
+
+    started = threading.Event()
+
+    class Web(uvicorn.Server):
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            started.set()
+
+    config = uvicorn.Config(
+        make, factory=True, port=0, log_config=None, ws="none", timeout_graceful_shutdown=0
+    )
+    web = Web(config)
+    thread = threading.Thread(target=web.run, daemon=True)
+    thread.start()
+    if not started.wait(10):
+        raise TimeoutError("the server has not started")
+    try:
+        yield f"http://127.0.0.1:{web.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        web.should_exit = web.force_exit = True
+        thread.join()
+
+
+async def refuses(scope: Any, receive: Any, send: Any) -> None:
+    """A web application that lets nobody in."""
+    if scope["type"] != "http":
+        raise TypeError("there is no more to it")
+    await receive()
+    await send({"type": "http.response.start", "status": 401, "headers": []})
+    await send({"type": "http.response.body", "body": b"who are you?"})
+
+
 def main() -> None:
     options = set(sys.argv[1:])
+    if "stubborn" in options:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if "exit" in options:
         sys.exit(f"cannot read the configuration; the key is {os.environ.get('TOKEN')}")
     if "sdk" in options:
         by_the_sdk().run()
         return
+    for option in options:
+        if option.startswith("pid="):
+            Path(option.removeprefix("pid=")).write_text(str(os.getpid()), encoding="utf-8")
     Server(options).serve()
-    if "stubborn" in options:  # it was told to go, and stays
-        import signal
-        import time
-
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if "stubborn" in options:  # told to go, it stays
         time.sleep(60)
 
 
