@@ -20,6 +20,7 @@ from benchmarks.graphs import graphs
 from benchmarks.hosts import hosts, starts
 from benchmarks.imports import imports
 from benchmarks.measure import FULL, QUICK, Row, Sizes, machine
+from benchmarks.models import models
 from benchmarks.resuming import resumable, resume
 from benchmarks.scaling import branches, depth, first_event, history
 from benchmarks.throughput import throughput
@@ -45,6 +46,7 @@ BENCHMARKS: Final[Mapping[str, Callable[[Sizes], Iterator[Row]]]] = MappingProxy
         "resumable": resumable,
         "hosts": hosts,
         "starts": starts,
+        "models": models,
         "import": imports,
     }
 )

@@ -70,6 +70,9 @@ class Sizes:
     resumable: tuple[tuple[int, int], ...] = ((10, 1_000), (1_000, 10))
     graphs: tuple[int, ...] = (100, 1_000, 10_000)
     peers: str | None = None
+    model_calls: int = 200
+    model_tokens: int = 2_000
+    model_agents: int = 1_000
 
 
 FULL = Sizes()
@@ -91,6 +94,8 @@ QUICK = Sizes(
     resume_part=(100, 1_000),
     resumable=((10, 1_000),),
     graphs=(100, 1_000),
+    model_calls=50,
+    model_agents=200,
 )
 """The same questions in less time: fewer rounds, fewer cases."""
 

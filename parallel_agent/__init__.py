@@ -71,6 +71,15 @@ from parallel_agent.hosted import HostedEvents, RunInfo  # noqa: E402
 from parallel_agent.invocation import RunConfig  # noqa: E402
 from parallel_agent.lifecycle import Status  # noqa: E402
 from parallel_agent.limiter import Limiter, LimiterStatistics  # noqa: E402
+from parallel_agent.llm.agent import LlmAgent  # noqa: E402
+from parallel_agent.llm.model import (  # noqa: E402
+    GenerationConfig,
+    Model,
+    ModelRequest,
+    ModelResponse,
+    ToolSpec,
+    Usage,
+)
 from parallel_agent.model_errors import (  # noqa: E402
     CallbackError,
     CallLimitError,
@@ -98,6 +107,12 @@ from parallel_agent.schema import Schema, SchemaError, SchemaTypeError  # noqa: 
 from parallel_agent.state_schema import StateKey  # noqa: E402
 from parallel_agent.stored_context import Answered  # noqa: E402
 from parallel_agent.tap import ChildEvents  # noqa: E402
+from parallel_agent.tools.agent_tool import AgentTool  # noqa: E402
+from parallel_agent.tools.context import ToolContext  # noqa: E402
+from parallel_agent.tools.exit_loop import exit_loop  # noqa: E402
+from parallel_agent.tools.function_tool import FunctionTool, tool  # noqa: E402
+from parallel_agent.tools.tool import Tool  # noqa: E402
+from parallel_agent.tools.toolset import Toolset  # noqa: E402
 from parallel_agent.workflow.graph import GraphAgent  # noqa: E402
 from parallel_agent.workflow.loop import LoopAgent  # noqa: E402
 from parallel_agent.workflow.map import MapAgent  # noqa: E402
@@ -123,6 +138,7 @@ __all__ = [
     "AgentError",
     "AgentFunctionError",
     "AgentTimeoutError",
+    "AgentTool",
     "Answered",
     "Artifact",
     "ArtifactService",
@@ -152,6 +168,8 @@ __all__ = [
     "FunctionAgent",
     "FunctionCall",
     "FunctionResponse",
+    "FunctionTool",
+    "GenerationConfig",
     "GraphAgent",
     "GraphError",
     "Handle",
@@ -167,6 +185,7 @@ __all__ = [
     "InvocationContext",
     "Limiter",
     "LimiterStatistics",
+    "LlmAgent",
     "LoopAgent",
     "MapAgent",
     "MemoryEntry",
@@ -174,13 +193,16 @@ __all__ = [
     "MessageRefusedError",
     "MessageTypeError",
     "MissingExtraError",
+    "Model",
     "ModelAuthError",
     "ModelContextError",
     "ModelError",
     "ModelOutputError",
     "ModelProtocolError",
     "ModelRateLimitError",
+    "ModelRequest",
     "ModelRequestError",
+    "ModelResponse",
     "ModelUnavailableError",
     "NothingToResumeError",
     "Ordered",
@@ -222,15 +244,22 @@ __all__ = [
     "Switch",
     "Tally",
     "Text",
+    "Tool",
+    "ToolContext",
     "ToolDefinitionError",
     "ToolError",
+    "ToolSpec",
+    "Toolset",
     "TransferError",
     "TreeChangedError",
     "TreeError",
     "UncancellableAgentError",
     "UnstorableError",
+    "Usage",
     "UsageError",
     "Verdict",
     "WaitAll",
     "agent",
+    "exit_loop",
+    "tool",
 ]

@@ -73,9 +73,7 @@ class RunConfig:
     num_recent_events: int | None = attrs.field(
         default=1_000, kw_only=True, validator=_is_count_or_none
     )
-    max_llm_calls: int | None = attrs.field(
-        default=None, kw_only=True, validator=_is_count_or_none
-    )
+    max_llm_calls: int | None = attrs.field(default=None, kw_only=True, validator=_is_count_or_none)
     on_wait: Literal["stay", "suspend"] = attrs.field(
         default="stay", kw_only=True, validator=_is_way_to_wait
     )

@@ -30,6 +30,11 @@ LATE_IMPORTS: Final[frozenset[tuple[str, str]]] = frozenset(
         # The extra `sql`: a command without --db needs no database library, nor its time to load.
         ("parallel_agent.cli.store", "session.database"),
         ("parallel_agent.cli.store", "session.database.url"),
+        # The extra `openai`: a model that is given by its name.
+        ("parallel_agent.llm.providers", "parallel_agent.llm.openai_model"),
+        # The extra `jsonschema`: an output_schema that is one.
+        ("parallel_agent.llm.output", "jsonschema"),
+        ("parallel_agent.llm.output", "jsonschema.validators"),
     }
 )
 

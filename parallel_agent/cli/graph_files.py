@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Final
@@ -14,6 +15,7 @@ from parallel_agent.config.loading import check_graph, load_graph
 from parallel_agent.config.problems import Problem
 from parallel_agent.errors import ConfigError, TreeError
 from parallel_agent.observe.harmless import one_line
+from parallel_agent.tools.tool import Tool
 
 __all__ = [
     "GRAPH_FILES",
@@ -35,29 +37,47 @@ NAME_CODE: Final = "Name the code of its nodes with --agents FILE.py or --agents
 
 @attrs.frozen
 class Code:
-    """What the nodes of a graph file may name: agents, conditions, and whole modules."""
+    """What the nodes of a graph file may name: agents, conditions, tools, and whole modules.
+
+    ``models`` are those that answer instead of the file's.
+    """
 
     agents: Mapping[str, Any] = attrs.Factory(dict[str, Any])
     conditions: Mapping[str, Callable[[Any], Any]] = attrs.Factory(dict[str, Any])
+    tools: Mapping[str, Any] = attrs.Factory(dict[str, Any])
+    models: Mapping[Any, Any] = attrs.Factory(dict[Any, Any])
     modules: tuple[str, ...] = ()
 
 
 def code_in(modules: Sequence[tuple[str, ModuleType]]) -> Code:
     """Return what graph files may name of modules; of one name in several, the last counts.
 
-    Agents, by the names they have in the module and by their own; and the public functions that
-    are written there, each as an agent or as a condition, as the file wants it.
+    Agents and tools, by the names they have in the module and by their own; and the public
+    functions that are written there, each as an agent, a condition or a tool, as the file wants
+    it. Models are what a module holds as ``models``: a mapping, as `load_graph` takes it.
     """
     agents: dict[str, Any] = {}
     functions: dict[str, Any] = {}
+    tools: dict[str, Any] = {}
+    models: dict[Any, Any] = {}
     for _, module in modules:
         for name, value in vars(module).items():
             if isinstance(value, Agent):
                 if is_finished(value):
                     agents[value.name] = agents[name] = value
+            elif isinstance(value, Tool):
+                tools[value.name] = tools[name] = value
+            elif name == "models" and isinstance(value, Mapping):
+                models.update(value)  # pyright: ignore[reportUnknownArgumentType]  # checked when the file is loaded
             elif not name.startswith("_") and _is_of(value, module):
                 functions[name] = value
-    return Code({**functions, **agents}, functions, tuple(name for name, _ in modules if name))
+    return Code(
+        agents={**functions, **agents},
+        conditions=functions,
+        tools={**functions, **tools},
+        models=models,
+        modules=tuple(name for name, _ in modules if name),
+    )
 
 
 def _is_of(value: Any, module: ModuleType) -> bool:
@@ -80,9 +100,7 @@ def read_graph(path: str, code: Code) -> Agent:
         ConfigError: there is none that can run.
         ModuleNotFoundError: it is YAML, and the extra is missing.
     """
-    return load_graph(
-        path, agents=code.agents, conditions=code.conditions, allow_modules=code.modules
-    )
+    return load_graph(path, **_options(code))
 
 
 def problems_in(path: str, code: Code) -> list[Problem]:
@@ -91,9 +109,17 @@ def problems_in(path: str, code: Code) -> list[Problem]:
     Raises:
         ModuleNotFoundError: it is YAML, and the extra is missing.
     """
-    return check_graph(
-        path, agents=code.agents, conditions=code.conditions, allow_modules=code.modules
-    )
+    return check_graph(path, **_options(code))
+
+
+def _options(code: Code) -> dict[str, Any]:
+    return {
+        "agents": code.agents,
+        "conditions": code.conditions,
+        "models": code.models,
+        "tools": code.tools,
+        "allow_modules": code.modules,
+    }
 
 
 def told(error: ConfigError, code: Code) -> tuple[str, str]:
@@ -107,4 +133,7 @@ def told(error: ConfigError, code: Code) -> tuple[str, str]:
 
 def missing_code(problems: Sequence[Problem]) -> bool:
     """Return whether a problem is that a node names code that was not given."""
-    return any(problem.path.endswith(".agent") for problem in problems)
+    return any(_NAMES_CODE.search(problem.path) for problem in problems)
+
+
+_NAMES_CODE: Final = re.compile(r"\.agent$|^nodes\[\d+\]\.tools\[\d+\]$")

@@ -51,9 +51,14 @@ _SHOWN: Final = 5
 
 
 def check_plan(
-    plan: Plan, source: Source, modules: Modules, conditions: Mapping[str, Any]
+    plan: Plan,
+    source: Source,
+    modules: Modules,
+    *,
+    conditions: Mapping[str, Any],
+    tools: Collection[str],
 ) -> list[Problem]:
-    """Return what is wrong with a file, in no order."""
+    """Return what is wrong with a file, in no order. ``tools`` are the names of those given."""
     checker = _Checker(plan, source)
     checker.ids()
     checker.kinds(modules)
@@ -62,7 +67,7 @@ def check_plan(
     return [
         *checker.problems,
         *edge_problems(plan, source, conditions),
-        *model_problems(plan, source),
+        *model_problems(plan, source, tools),
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from parallel_agent.config.format import NodeEntry
 from parallel_agent.config.modules import near
@@ -10,15 +10,19 @@ from parallel_agent.config.plan import Plan
 from parallel_agent.config.problems import Problem
 from parallel_agent.config.sharing import PIPE
 from parallel_agent.config.source import Source
-from parallel_agent.schema._problems import shown
+from parallel_agent.schema._problems import path_text, shown
 
 __all__ = ["model_problems"]
 
 
-def model_problems(plan: Plan, source: Source) -> Iterator[Problem]:
-    """Yield what is wrong with models, prompts and all that nodes name beside them."""
-    checker = _Checker(plan, source)
+def model_problems(plan: Plan, source: Source, tools: Collection[str]) -> Iterator[Problem]:
+    """Yield what is wrong with models, prompts and all that nodes name beside them.
+
+    ``tools`` are the names of those that were given: a node may name one of them as well.
+    """
+    checker = _Checker(plan, source, tools)
     yield from checker.uniqueness()
+    yield from checker.tools()
     yield from checker.boards()
     yield from checker.histories()
     for index, entry in enumerate(plan.file.nodes):
@@ -34,11 +38,12 @@ def model_problems(plan: Plan, source: Source) -> Iterator[Problem]:
 class _Checker:
     """Knows what the file declares, and looks at what names it."""
 
-    def __init__(self, plan: Plan, source: Source) -> None:
+    def __init__(self, plan: Plan, source: Source, tools: Collection[str]) -> None:
         self._file = plan.file
         self._source = source
         self._model_names = [model.name for model in plan.file.models or () if model.name]
         self._tools = [tool.name for tool in plan.file.tools or ()]
+        self._code = tools
         self._servers = [server.id for server in plan.file.mcp_servers or ()]
         board = plan.file.blackboard
         self._boards = [] if board is None else [entry["id"] for entry in board.boards]
@@ -58,6 +63,15 @@ class _Checker:
                 why = f"two {what} are called {shown(name)}"
                 yield self._source.problem(path.format(index), why)
             seen.add(name)
+
+    def tools(self) -> Iterator[Problem]:
+        """What a tool takes is described by a schema each."""
+        for index, tool in enumerate(self._file.tools or ()):
+            for name, schema in (tool.parameters or {}).items():
+                if not isinstance(schema, dict):
+                    path = path_text(f"tools[{index}].parameters", [name])
+                    why = f"a JSON Schema of the parameter is needed, not {shown(schema)}"
+                    yield self._source.problem(path, why)
 
     def boards(self) -> Iterator[Problem]:
         """Boards have a name that can be kept, and import others that are there."""
@@ -103,7 +117,8 @@ class _Checker:
             count = len(self._file.documents or ())
             yield from self._index(f"{path}.documents[{index}]", number, count, "documents")
         for index, tool in enumerate(entry.tools or ()):
-            yield from self._named(f"{path}.tools[{index}]", tool, self._tools, "tool")
+            known = [*self._tools, *self._code]
+            yield from self._named(f"{path}.tools[{index}]", tool, known, "tool")
         for index, use in enumerate(entry.mcp_servers or ()):
             place = f"{path}.mcp_servers[{index}]"
             if isinstance(use, str):

@@ -22,7 +22,8 @@ from parallel_agent.barrier import (
     Quorum,
     WaitAll,
 )
-from parallel_agent.config.format import GraphFile, NodeEntry, PolicyEntry, RetryEntry, Template
+from parallel_agent.config.asking import Asker
+from parallel_agent.config.format import GraphFile, NodeEntry, PolicyEntry, RetryEntry
 from parallel_agent.config.model_node import ModelNode
 from parallel_agent.config.plan import Mention, Plan, Planned, Way, Wire, as_name
 from parallel_agent.config.problems import Problem
@@ -51,12 +52,12 @@ class Given:
     Attributes:
         agents: by what nodes call them: agents, or functions that become agents.
         conditions: by name.
-        templates: the prompts, in the order of the file.
+        asker: knows what model nodes ask with.
     """
 
     agents: Mapping[str, Any]
     conditions: Mapping[str, Condition]
-    templates: Sequence[Template]
+    asker: Asker
 
 
 def compile_graph(plan: Plan, source: Source, given: Given) -> GraphAgent:
@@ -86,7 +87,7 @@ class _Compiler:
         barrier = self._barrier("policy", file.policy)
         options = self._options("", file)
         if self._problems:
-            raise ConfigError(self._problems)
+            raise ConfigError(list(dict.fromkeys(self._problems)))
         try:
             return GraphAgent(
                 graph_name(plan, self._source.file),
@@ -118,6 +119,8 @@ class _Compiler:
         try:
             agents = [member for member in members if member is not None]
             self._agents[node.id] = self._make(node, agents, barrier, options)
+        except ConfigError as exc:
+            self._problems += exc.problems
         except UsageError as exc:
             path = _place_of(self._source, node.path, str(exc))
             self._problems.append(self._source.problem(path, str(exc)))
@@ -162,13 +165,8 @@ class _Compiler:
         return given
 
     def _model(self, node: Planned, options: AgentOptions) -> ModelNode:
-        entry = node.entry
-        models = self._plan.file.models or []
-        named = {model.name: model for model in models if model.name is not None}
-        model = models[entry.model] if isinstance(entry.model, int) else named[entry.model or ""]
-        prompt = entry.prompt
-        template = None if prompt is None else self._given.templates[prompt.template]
-        return ModelNode(node.name, entry=entry, model=model, template=template, **options)
+        asking = self._given.asker.asking(node)
+        return ModelNode(node.name, entry=node.entry, asking=asking, **options)
 
     def _options(self, prefix: str, entry: NodeEntry | GraphFile) -> AgentOptions:
         options = AgentOptions()

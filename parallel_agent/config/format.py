@@ -260,7 +260,7 @@ class McpServer:
     """A server of tools."""
 
     id: str
-    transport: Literal["stdio", "sse"]
+    transport: Literal["stdio", "sse", "http"]
     command: str | None = None
     args: list[str] | None = None
     env: dict[str, str] | None = attrs.field(default=None, repr=False)

@@ -11,7 +11,7 @@ import os
 from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
@@ -43,11 +43,13 @@ class Materials:
         histories: by scope.
         images: by number.
         documents: by number.
+        notes: what is worth knowing of them.
     """
 
     histories: dict[str, tuple[Content, ...]] = attrs.Factory(dict[str, "tuple[Content, ...]"])
     images: dict[int, InlineData] = attrs.Factory(dict[int, InlineData])
     documents: dict[int, InlineData] = attrs.Factory(dict[int, InlineData])
+    notes: list[Problem] = attrs.Factory(list[Problem])
 
 
 def read_materials(plan: Plan, source: Source) -> tuple[Materials, list[Problem]]:
@@ -59,7 +61,7 @@ def read_materials(plan: Plan, source: Source) -> tuple[Materials, list[Problem]
         if listed is None or scope is None:
             continue
         try:
-            materials.histories[scope] = _history(listed, scope, source)
+            materials.histories[scope] = _history(listed, scope, source, materials.notes)
         except ConfigError as exc:
             problems += exc.problems
     kinds: Sequence[tuple[str, Sequence[Media], dict[int, InlineData]]] = (
@@ -98,7 +100,7 @@ _HISTORY: Final = Schema(list[HistoryMessage])
 
 
 def _history(
-    listed: list[HistoryMessage] | HistoryFile, scope: str, source: Source
+    listed: list[HistoryMessage] | HistoryFile, scope: str, source: Source, notes: list[Problem]
 ) -> tuple[Content, ...]:
     place = path_text("chat_history", [scope])
     if not isinstance(listed, HistoryFile):
@@ -109,7 +111,9 @@ def _history(
         why = "the file of a history lies in the folder of the graph file, or below it"
         raise ConfigError([source.problem(place, why)])
     if not path.exists():
-        return ()  # nothing was said yet
+        why = "there is no such file: nothing was said yet"
+        notes.append(source.problem(place, why, is_note=True))
+        return ()
     try:
         text = read_text(path, named_file(source, listed.path))
         return tuple(_said(_HISTORY.structure(json.loads(text)), place, source))
@@ -184,8 +188,3 @@ def _encoded(said: str) -> str:
     if said.startswith("data:"):
         return said.partition(",")[2]
     return said.removeprefix("base64:")
-
-
-def as_json(value: Any) -> str:
-    """Return a value as the text that a model is sent."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,13 +1,26 @@
-"""A node that a model answers. It holds what the file says of it; what asks models is not here."""
+"""A node that a model answers: its prompt is filled, and the model asked until it answers."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from typing import Unpack, final
 
 from parallel_agent.agent import Agent, AgentOptions
+from parallel_agent.config.asking import Asking
+from parallel_agent.config.file_tools import add_all
 from parallel_agent.config.format import ModelEntry, NodeEntry, Template
-from parallel_agent.context import InvocationContext
-from parallel_agent.model_errors import MissingExtraError
+from parallel_agent.config.prompts import PlaceholderError, active_values, render_prompt
+from parallel_agent.config.sharing import PIPE
+from parallel_agent.context import InvocationContext, activation_of
+from parallel_agent.llm.callbacks import Callbacks
+from parallel_agent.llm.calling import Caller
+from parallel_agent.llm.contents import input_content
+from parallel_agent.llm.conversation import Conversation
+from parallel_agent.llm.output import Output
+from parallel_agent.tools.tool import Tool
+from session.content import Content, Part, Text
+from session.event import USER
 
 __all__ = ["ModelNode"]
 
@@ -16,28 +29,27 @@ __all__ = ["ModelNode"]
 class ModelNode(Agent):
     """Asks a model, with a prompt of the file. Without a prompt it does nothing.
 
+    The system side of the prompt is the instruction, the other side what the user says. The model
+    is sent nothing else but the history and the media that the node names: what other nodes have
+    said only where a placeholder stands for it. If the prompt has no second side, the node's input
+    stands in its place.
+
+    As with `LlmAgent`, calls of tools run side by side; a resumed node asks nothing twice.
+
     Args:
         name: see `Agent`.
         entry: what the file says of the node.
-        model: the model that it names.
-        template: the prompt that it names; None if it names none.
+        asking: what it asks with.
         options: the other arguments of `Agent`.
     """
 
     def __init__(
-        self,
-        name: str,
-        *,
-        entry: NodeEntry,
-        model: ModelEntry,
-        template: Template | None,
-        **options: Unpack[AgentOptions],
+        self, name: str, *, entry: NodeEntry, asking: Asking, **options: Unpack[AgentOptions]
     ) -> None:
         """See the class."""
         super().__init__(name, **options)
         self._entry = entry
-        self._model = model
-        self._template = template
+        self._asking = asking
 
     @property
     def entry(self) -> NodeEntry:
@@ -46,25 +58,93 @@ class ModelNode(Agent):
 
     @property
     def model(self) -> ModelEntry:
-        """The model that answers."""
-        return self._model
+        """What the file says of the model that answers."""
+        return self._asking.model.entry
 
     @property
     def template(self) -> Template | None:
         """The texts of its prompt, with placeholders."""
-        return self._template
+        return self._asking.template
 
     @property
     def shape(self) -> str:
         """See `Agent.shape`: the model counts, and what it is asked does not."""
-        return f"{super().shape}, {self._model.llm} {self._model.model}"
+        return f"{super().shape}, {self._asking.model.name}"
 
-    async def run(self, ctx: InvocationContext) -> None:  # noqa: ARG002  # it asks nobody
-        """Refuse to run, if there is something to ask.
+    async def run(self, ctx: InvocationContext) -> None:
+        """Ask the model until it answers.
 
         Raises:
-            MissingExtraError: models cannot be asked; the message names the node.
+            PlaceholderError: the prompt has a placeholder that the node does not fill.
+            ConfigError: nothing here speaks to the server of the model.
+            MissingExtraError: something that is not installed is needed.
+            ModelError: the model does not answer as it ought to.
         """
-        if self._template is None:
+        asking, template = self._asking, self._asking.template
+        if template is None:
             return
-        raise MissingExtraError(f"node {self.name!r}, which asks a model,", "openai", "openai")
+        values = active_values(self._entry, self._there(ctx))
+        try:
+            instruction, prompt = render_prompt(template, values)
+        except PlaceholderError as exc:
+            message = f"node {self.name!r}: {exc}"
+            raise PlaceholderError(message) from None
+        model, output = asking.model.ready(self.name), asking.output
+        if output is None and asking.schema is not None:
+            output = Output(asking.schema, self.name)
+        async with AsyncExitStack() as stack:
+            tools: dict[str, Tool] = dict(asking.tools)
+            for use in asking.servers:
+                opened = await stack.enter_async_context(use.toolset(self.name).open(ctx))
+                add_all(tools, opened, self.name)
+            said = (*self._said(ctx, prompt), *asking.media)
+            conversation = Conversation(
+                ctx=ctx,
+                model=model,
+                instruction=instruction,
+                before=(*asking.history, *([Content(said, role=USER)] if said else ())),
+                caller=Caller(ctx, tools, Callbacks(), "tell"),
+                config=asking.config,
+                output=output,
+                repairs=1,
+                max_turns=asking.max_turns,
+                answers_at_last=True,
+            )
+            await conversation.run()
+
+    def _there(self, ctx: InvocationContext) -> dict[str, str | None]:
+        """Return what placeholders may stand for; None is not there."""
+        asking, documents = self._asking, ctx.documents
+        read = [documents[board] for board in asking.boards if board in documents]
+        message = _message(ctx, asking)
+        return {
+            "user_message": message,
+            "message_passing": documents.get(PIPE),
+            "retrieved_chunks": asking.retrieved_chunks,
+            "blackboard": "\n\n".join(filter(None, read)) if read else None,
+            "input": _input(ctx, message),
+        }
+
+    def _said(self, ctx: InvocationContext, prompt: str) -> Iterator[Part]:
+        """Yield what the user says: the prompt, or what the node was given if there is none."""
+        if prompt:
+            yield Text(prompt)
+            return
+        given = ctx.user_content
+        message = _message(ctx, self._asking)
+        if not activation_of(ctx).has_input and given is not None and ctx.user_text:
+            yield from given.parts
+        elif text := _input(ctx, message):
+            yield Text(text)
+
+
+def _message(ctx: InvocationContext, asking: Asking) -> str | None:
+    """Return what the run was started with; if with nothing, what the file says."""
+    if ctx.user_text or asking.user_message is None:
+        return None if ctx.user_content is None else ctx.user_text
+    return asking.user_message
+
+
+def _input(ctx: InvocationContext, message: str | None) -> str | None:
+    activation = activation_of(ctx)
+    return input_content(activation.input).text if activation.has_input else message

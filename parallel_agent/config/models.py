@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, final
 from urllib.parse import urlsplit
 
-import attrs
-
 from parallel_agent.config.format import ModelEntry
 from parallel_agent.config.modules import near
 from parallel_agent.config.problems import Problem
@@ -131,8 +129,3 @@ def _refusal(entry: ModelEntry, index: int, source: Source) -> Problem | None:
         f"load_graph(..., models={{{key!r:.80}: model}})"
     )
     return source.problem(f"models[{index}].llm", why)
-
-
-def as_note(refusal: Problem) -> Problem:
-    """Return what a check tells of a model that cannot be asked: it need not be, to check."""
-    return attrs.evolve(refusal, is_note=True)

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from parallel_agent.config.format import NodeEntry, Template
+from parallel_agent.config.format import HistoryFile, NodeEntry, Template
 from parallel_agent.config.plan import Plan
 from parallel_agent.config.problems import Problem
 from parallel_agent.config.prompts import active_names, placeholders
 from parallel_agent.config.source import Source
-from parallel_agent.schema._problems import shown
+from parallel_agent.schema._problems import path_text, shown
 
 __all__ = ["notes_on"]
 
@@ -19,7 +19,7 @@ _NO_EFFECT: Final = re.compile(
     r"""
     batch_user_messages | react_compact_prompts | verbose | blackboard\.path
     | blackboard\.boards\[\d+\]\.file
-    | models\[\d+\]\.batch_\w+
+    | models\[\d+\]\.(batch_\w+ | context_window | aws_\w+)
     | nodes\[\d+\]\.(batch_message_passing | react | react_output | prompt\.batch_use_messages)
     | edges\[.*\.batch_(children|fan_in)
     """,
@@ -33,7 +33,11 @@ _WHY: Final = {
 
 def notes_on(plan: Plan, source: Source, templates: Sequence[Template]) -> list[Problem]:
     """Return the notes on a file without problems, in its order."""
-    notes = [*_without_effect(source), *_on_nodes(plan, source, templates)]
+    notes = [
+        *_without_effect(source),
+        *_on_histories(plan, source),
+        *_on_nodes(plan, source, templates),
+    ]
     return sorted(notes, key=lambda note: (note.line, note.column))
 
 
@@ -43,6 +47,14 @@ def _without_effect(source: Source) -> Iterator[Problem]:
             why = _WHY.get(path.rpartition(".")[2])
             message = f"this has no effect: {why}" if why else "this has no effect"
             yield source.problem(path, message, at_key=True, is_note=True)
+
+
+def _on_histories(plan: Plan, source: Source) -> Iterator[Problem]:
+    for scope, listed in (plan.file.chat_history or {}).items():
+        if isinstance(listed, HistoryFile) and listed.auto:
+            path = path_text("chat_history", [scope, "auto"])
+            why = "this has no effect: the file is read, and what is said is kept in the session"
+            yield source.problem(path, why, at_key=True, is_note=True)
 
 
 def _on_nodes(plan: Plan, source: Source, templates: Sequence[Template]) -> Iterator[Problem]:

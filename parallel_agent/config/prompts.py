@@ -13,6 +13,7 @@ from parallel_agent.config.format import NodeEntry, Template
 from parallel_agent.errors import UsageError
 
 __all__ = [
+    "INPUT",
     "RESERVED",
     "PlaceholderError",
     "active_names",
@@ -25,6 +26,10 @@ __all__ = [
 
 RESERVED: Final = ("user_message", "message_passing", "retrieved_chunks", "blackboard")
 """The placeholders that stand for something of the run; a node switches each on."""
+
+INPUT: Final = "input"
+"""The placeholder that stands for what a node was given to work on. It needs no switch, and gives
+way to a node's own of that name."""
 
 
 class PlaceholderError(UsageError, ValueError):
@@ -103,14 +108,14 @@ def active_names(entry: NodeEntry) -> list[str]:
     """Return the placeholders that a node may fill; those of the run only if they have a value."""
     own = None if entry.prompt is None else entry.prompt.prompt_placeholders
     switches = _switches(entry)
-    return [*(own or ()), *(name for name in RESERVED if switches[name])]
+    return [*(own or ()), *(name for name in RESERVED if switches[name]), INPUT]
 
 
 def active_values(entry: NodeEntry, run: Mapping[str, str | None]) -> dict[str, str]:
     """Return what a node fills its prompt with: its own values, then what it has switched on.
 
-    ``run`` holds what there is by the names of `RESERVED`; what is None there, or missing, is not
-    filled. All but the blackboard are stripped.
+    ``run`` holds what there is by the names of `RESERVED`, and `INPUT`; what is None there, or
+    missing, is not filled. What is switched on is stripped, all but the blackboard.
     """
     own = None if entry.prompt is None else entry.prompt.prompt_placeholders
     values = {name: str(value) for name, value in (own or {}).items()}
@@ -118,6 +123,9 @@ def active_values(entry: NodeEntry, run: Mapping[str, str | None]) -> dict[str, 
         value = run.get(name)
         if is_on and value is not None:
             values[name] = value if name == "blackboard" else value.strip()
+    given = run.get(INPUT)
+    if given is not None:
+        values.setdefault(INPUT, given)
     return values
 
 

@@ -52,6 +52,7 @@ class Conversation:
         output: what its answer must be.
         repairs: how often it is told that it is not.
         max_turns: how often it may want tools.
+        answers_at_last: when it has, it is asked once more, and offered none.
         reads_messages: it is told what is said to its branch meanwhile.
     """
 
@@ -64,6 +65,7 @@ class Conversation:
     output: Output | None
     repairs: int
     max_turns: int
+    answers_at_last: bool = False
     reads_messages: bool = True
     # What this activation has said and was answered, as recorded; nothing that a tool has emitted.
     _own: list[Event] = attrs.field(factory=list[Event], init=False)
@@ -108,7 +110,7 @@ class Conversation:
         while True:
             response = await self._response(self._request(asides))
             if response.calls:
-                turns = sum(bool(event.function_calls) for event in self._own)
+                turns = self._turns()
                 if turns == self.max_turns:
                     message = (
                         f"agent {self.ctx.agent.name!r} has called the tools that "
@@ -134,12 +136,15 @@ class Conversation:
 
     def _request(self, asides: Sequence[Content]) -> ModelRequest:
         own = contents_of(self._own, self.ctx.agent.name)
+        tools = self.caller.tools.values()
+        if self.answers_at_last and self._turns() == self.max_turns:
+            tools = ()
         return ModelRequest(
             contents=(*self.before, *own, *asides),
             instruction=self.instruction,
             tools=tuple(
                 ToolSpec(tool.name, tool.description, tool.parameters)
-                for tool in self.caller.tools.values()
+                for tool in tools
             ),
             output_schema=None if self.output is None else self.output.json_schema,
             config=self.config,
@@ -179,7 +184,7 @@ class Conversation:
 
     def _calling(self, response: ModelResponse) -> Event:
         """Return the event of a response that wants tools; each call has an id of its own."""
-        turn = 1 + sum(bool(event.function_calls) for event in self._own)
+        turn = 1 + self._turns()
         known = {call.id for event in self._own for call in event.function_calls}
         parts: list[Part] = []
         for part in response.content.parts:
@@ -198,6 +203,10 @@ class Conversation:
             if tools[part.name].is_long_running
         ]
         return as_event(attrs.evolve(response, content=content), later=later)
+
+    def _turns(self) -> int:
+        """Return how often the model has wanted tools."""
+        return sum(bool(event.function_calls) for event in self._own)
 
     def _unanswered(self) -> list[tuple[str, FunctionCall]]:
         """Return the calls of the last turn that have no answer, with the keys that name them."""

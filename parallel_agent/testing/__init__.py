@@ -48,6 +48,7 @@ from parallel_agent.testing.scripted import (
     within,
     writes,
 )
+from parallel_agent.testing.scripted_model import ScriptedModel
 from parallel_agent.testing.steps import Access, Step
 from parallel_agent.testing.trial import Trial, run_once
 from session.conformance import (
@@ -82,6 +83,7 @@ __all__ = [
     "ScheduleError",
     "ScriptStep",
     "ScriptedAgent",
+    "ScriptedModel",
     "Step",
     "Trial",
     "adds",

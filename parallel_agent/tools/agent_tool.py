@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any, Final, final
 
 from parallel_agent.agent import Agent, check_agent
-from parallel_agent.barrier import BestEffort
-from parallel_agent.context import InvocationContext
+from parallel_agent.barrier import BestEffort, Outcome
+from parallel_agent.context import InvocationContext, activation_of
 from parallel_agent.errors import BranchCancelledError
+from parallel_agent.inputs import given_input
 from parallel_agent.lifecycle import Status
 from parallel_agent.tools.context import ToolContext
 from parallel_agent.tools.tool import Approval, Tool
@@ -92,13 +93,23 @@ class AgentTool(Tool):
             BranchCancelledError: something has cancelled it, and not the call.
         """
         given = arguments if self._is_object else arguments.get(_REQUEST, "")
-        key = ctx.key if isinstance(ctx, ToolContext) else None
-        async with ctx.open_fan_out(barrier=BestEffort()) as group:
-            handle = group.start(self._agent, given, key=key)
-        outcome = await handle.outcome()
+        agent, activation = self._agent, activation_of(ctx)
+        # Beside it there may be others, and which starts first is not the same in every run.
+        number: int | str
+        number = (
+            ctx.key if isinstance(ctx, ToolContext) else activation.next_number(agent.name)
+        )
+        engine = activation.invocation.engine
+        outcomes: list[Outcome] = await engine.fan_out(
+            activation,
+            [engine.task(agent, given_input(given, agent.name), number)],
+            barrier=BestEffort(),
+            max_concurrency=None,
+        )
+        outcome = outcomes[0]
         if outcome.error is not None:
             raise outcome.error
         if outcome.status is not Status.COMPLETED:
-            message = f"agent {self._agent.name!r} was cancelled, and has no output"
+            message = f"agent {agent.name!r} was cancelled, and has no output"
             raise BranchCancelledError(message)
         return outcome.output

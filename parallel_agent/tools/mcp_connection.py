@@ -51,6 +51,7 @@ class Connection:
     """
 
     def __init__(self, server: McpServer, call_timeout: float | None) -> None:
+        """``call_timeout`` is the seconds that a call may take."""
         self._server = server
         self._call_timeout = float("inf") if call_timeout is None else call_timeout
         self._scope = trio.CancelScope(shield=True)

@@ -21,7 +21,7 @@ def checked(folder: Path, text: str, **options: Any) -> list[str]:
 def test_keys_without_effect_are_told_in_order(tmp_path: Path) -> None:
     text = """\
         batch_user_messages: [a]
-        models: [{llm: bedrock, model: m, batch_role_arn: x}]
+        models: [{llm: ollama, model: m, batch_role_arn: x, context_window: 3}]
         prompts: [{template: {prompt_template: {batch_role_arn: x}}}]
         react_compact_prompts: []
         blackboard: {path: boards, boards: [{id: x, file: x.md}]}
@@ -34,7 +34,8 @@ def test_keys_without_effect_are_told_in_order(tmp_path: Path) -> None:
     """
     assert checked(tmp_path, text) == [
         "1:1: batch_user_messages: this has no effect",
-        "2:35: models[0].batch_role_arn: this has no effect",
+        "2:34: models[0].batch_role_arn: this has no effect",
+        "2:53: models[0].context_window: this has no effect",
         "4:1: react_compact_prompts: this has no effect",
         "5:14: blackboard.path: this has no effect: boards are kept in the state, not in files",
         (
@@ -93,7 +94,7 @@ def test_what_a_guard_shares_is_told_to_be_without_effect(tmp_path: Path) -> Non
     ]
 
 
-@pytest.mark.parametrize("name", ["review.yml", "ordered.yml", "flat.json", "agents.yaml"])
+@pytest.mark.parametrize("name", ["review.yml", "ordered.yml", "agents.yaml"])
 def test_there_is_nothing_to_tell_of_a_file_that_is_as_it_should_be(name: str) -> None:
     assert check_graph(FILES / name, **OPTIONS) == []
 

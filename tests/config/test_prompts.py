@@ -159,7 +159,7 @@ def test_what_is_switched_on_goes_before_a_placeholder_of_that_name() -> None:
 
 def test_a_node_without_a_prompt_fills_nothing_of_its_own() -> None:
     assert active_values(NodeEntry(id="a"), RUN) == {}
-    assert active_names(NodeEntry(id="a")) == []
+    assert active_names(NodeEntry(id="a")) == ["input"]
 
 
 def test_the_names_are_those_that_may_be_filled() -> None:
@@ -169,4 +169,5 @@ def test_the_names_are_those_that_may_be_filled() -> None:
         "message_passing",
         "retrieved_chunks",
         "blackboard",
+        "input",
     ]

@@ -25,9 +25,14 @@ def is_long(output: Any) -> bool:
     return bool(output)
 
 
+async def look_up(title: str) -> str:
+    return f"{title} is there"
+
+
 OPTIONS: Final[Mapping[str, Any]] = {
     "agents": dict.fromkeys(["sort", "echo", "allow"], echo),
     "conditions": {"is_long": is_long},
+    "tools": {"look_up": look_up},
     "env": ENV,
 }
 """What the files in `FILES` are loaded with."""

@@ -20,6 +20,7 @@ from parallel_agent.records import void_events
 from tests.faults.durable_workloads import DURABLE_WORKLOADS
 from tests.faults.fan_out_workloads import FAN_OUT_WORKLOADS
 from tests.faults.instrumented import Fault, Site, instrumented
+from tests.faults.model_workloads import MODEL_WORKLOADS
 from tests.faults.workloads import REAL_TIME, WORKLOADS, Workload
 
 PA, SESSION, FAULTS = instrumented()
@@ -78,7 +79,7 @@ def _can_go_on(site: Site, when: str) -> bool:
 def _passes() -> dict[Workload, dict[str, int]]:
     """Return how often each workload passes each site when nothing goes wrong."""
     passes: dict[Workload, dict[str, int]] = {}
-    for workload in (*WORKLOADS, *FAN_OUT_WORKLOADS, *DURABLE_WORKLOADS):
+    for workload in (*WORKLOADS, *FAN_OUT_WORKLOADS, *MODEL_WORKLOADS, *DURABLE_WORKLOADS):
         if workload not in REAL_TIME:
             FAULTS.passed.clear()
             trio.run(workload, PA, SESSION, clock=MockClock(autojump_threshold=0))

@@ -14,6 +14,7 @@ from trio.testing import MockClock
 from tests.faults.durable_workloads import DURABLE_WORKLOADS
 from tests.faults.fan_out_workloads import FAN_OUT_WORKLOADS
 from tests.faults.instrumented import Fault, Site, instrumented
+from tests.faults.model_workloads import MODEL_WORKLOADS
 from tests.faults.workloads import REAL_TIME, WORKLOADS, Workload
 
 PA, SESSION, FAULTS = instrumented()
@@ -133,7 +134,7 @@ def _passing() -> dict[str, list[Workload]]:
     """Return which workloads pass each site when nothing goes wrong."""
     passing: dict[str, list[Workload]] = {site.name: [] for site in FAULTS.sites}
     # Those of durable runs last, and only where few others pass: each of them is several runs.
-    for workload in (*WORKLOADS, *FAN_OUT_WORKLOADS, *DURABLE_WORKLOADS):
+    for workload in (*WORKLOADS, *FAN_OUT_WORKLOADS, *MODEL_WORKLOADS, *DURABLE_WORKLOADS):
         FAULTS.passed.clear()
         ended = perform(workload)
         assert ended.error is None, workload

@@ -242,7 +242,24 @@ async def runs_in_a_thread(pa: Any, session: Any) -> Any:
     def in_a_thread(ctx: Any) -> str:
         return "from a thread"
 
-    return await pa.Runner(in_a_thread).run("hello")
+    @pa.tool
+    def looks() -> str:
+        """Look, in a thread as well."""
+        return "rain"
+
+    class Calling(pa.Model):  # type: ignore[misc]  # a class of the copy
+        name = "calling"
+
+        async def generate(self, request: Any) -> Any:
+            said = pa.Text("done") if len(request.contents) > 1 else pa.FunctionCall("looks", {})
+            await trio.lowlevel.checkpoint()
+            yield pa.ModelResponse(content=pa.Content((said,), role="model"))
+
+    asks = pa.LlmAgent(
+        "asks", Calling(), tools=[looks], include_contents="none", on_tool_error="raise"
+    )
+    tree = pa.SequentialAgent("s", [in_a_thread, asks])
+    return await pa.Runner(tree).run("hello")
 
 
 async def store_fails_after_the_reader_left(pa: Any, session: Any) -> Any:

@@ -279,7 +279,7 @@ async def test_a_server_that_dies_in_the_middle_of_an_answer_is_a_typed_error(
         responses = tiny(mortal).generate(asked("Hello!", LONG))
         assert (await anext(responses)).partial
         mortal.kill()
-        with pytest.raises((ModelProtocolError, ModelUnavailableError)):
+        with pytest.raises(ModelUnavailableError):
             async for _ in responses:
                 pass
         with pytest.raises(ModelUnavailableError):
@@ -324,7 +324,7 @@ async def test_calls_that_are_cancelled_leave_room_for_others(server: Llamacpp) 
 
 
 async def test_twenty_agents_are_answered_at_once(server: Llamacpp) -> None:
-    """More than it answers at a time, and than it has threads."""
+    """Most of them wait: it makes four answers at a time."""
     model = tiny(server)
     names = [f"w{number}" for number in range(20)]
     tree = ParallelAgent("all", [LlmAgent(name, model, config=SHORT) for name in names])

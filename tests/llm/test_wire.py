@@ -32,6 +32,7 @@ from parallel_agent.llm.model import GenerationConfig, Model, ModelRequest, Mode
 from parallel_agent.model_errors import (
     ModelError,
     ModelProtocolError,
+    ModelRateLimitError,
     ModelUnavailableError,
 )
 from tests.support.chat_server import (
@@ -392,6 +393,14 @@ async def test_a_server_is_left_alone_for_as_long_as_it_wants(
         assert (await Runner(tree).run("x")).text == "it rains"
     first, second = server.times
     assert second - first == pytest.approx(seconds, abs=0.1)
+
+
+@pytest.mark.parametrize("header", ["nan", "inf", "-3", "soon"])
+async def test_a_delay_that_is_none_is_not_told(header: str) -> None:
+    async with serving(refuses(429, None, f"retry-after: {header}"), streams(*SAYS)) as server:
+        error = await fails(server, ModelRateLimitError)
+    assert isinstance(error, ModelRateLimitError)
+    assert error.retry_after is None
 
 
 async def test_a_long_page_of_a_proxy_is_not_told_in_full() -> None:
