@@ -85,7 +85,8 @@ class OpenAIModel(Model):
         base_url: where the server is; by default what the provider's variable says, or its usual
             place.
         api_key: who asks; by default what the provider's variable says. It is never shown.
-        timeout: seconds that may pass without anything coming.
+        timeout: seconds that may pass without anything coming. More than a thousand calls at a
+            time wait for each other, as long as it takes.
         headers: what is sent with each call.
 
     Raises:
@@ -164,7 +165,8 @@ class OpenAIModel(Model):
         client = openai.AsyncOpenAI(
             base_url=self._base_url,
             api_key=self._key,
-            timeout=self._timeout,
+            # To wait for a free connection is no fault of the server's.
+            timeout=openai.Timeout(self._timeout, pool=None),
             max_retries=0,
             default_headers=self._headers,
         )

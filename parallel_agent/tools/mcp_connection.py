@@ -60,7 +60,6 @@ class Connection:
         self._ended = trio.Event()
         self._client: Client | None = None
         self._offered: Sequence[mcp_types.Tool] = ()
-        self._calls: set[trio.CancelScope] = set()
         self._failure: Exception | None = None
         self._stderr: _Stderr | None = None
         self._noise = ""
@@ -77,13 +76,11 @@ class Connection:
                 # are some that end at once when they hear what they do not know.
                 if self._client is None and isinstance(self._server, StdioServer) and self._is_cut:
                     await self._connect("legacy")
-        except Exception as exc:  # noqa: BLE001  # told to whoever opens it, or calls
+        except Exception as exc:  # noqa: BLE001  # it was closed, and that has failed
             self._failure = _first(exc)
         finally:
             self._ended.set()
             self._settled.set()
-            for call in self._calls:
-                call.cancel()
 
     async def _connect(self, mode: str) -> None:
         self._failure = None
@@ -100,7 +97,7 @@ class Connection:
                 self._client = client
                 self._settled.set()
                 await self._closing.wait()
-        except Exception as exc:  # noqa: BLE001  # as above
+        except Exception as exc:  # noqa: BLE001  # told to whoever opens it, or calls
             self._failure = _first(exc)
         finally:
             with trio.CancelScope(shield=True):
@@ -123,15 +120,12 @@ class Connection:
             server.url, headers=dict(server.headers), httpx_client_factory=self._http_client
         )
 
-    @asynccontextmanager
-    async def _process(self, server: StdioServer) -> AsyncGenerator[Any]:
+    def _process(self, server: StdioServer) -> Transport:
         parameters = StdioServerParameters(
             command=server.command, args=list(server.args), env=dict(server.env), cwd=server.cwd
         )
         self._stderr = _Stderr(server)
-        async with stdio_client(parameters, self._stderr.writer) as streams:
-            self._stderr.writer.close()  # the server has its own by now
-            yield streams
+        return stdio_client(parameters, self._stderr.writer)
 
     @asynccontextmanager
     async def _streamable(self, server: HttpServer) -> AsyncGenerator[Any]:
@@ -197,18 +191,15 @@ class Connection:
         failure: Exception | None = None
         with trio.CancelScope(deadline=trio.current_time() + self._call_timeout) as scope:
             if self._client is not None and not self._ended.is_set():
-                self._calls.add(scope)
                 try:
                     return await self._client.call_tool(tool, arguments)
                 except Exception as exc:  # noqa: BLE001  # told below
                     failure = exc
-                finally:
-                    self._calls.discard(scope)
         if isinstance(failure, MCPError) and failure.code != mcp_types.CONNECTION_CLOSED:
             raise self.tool_error(tool, failure.message) from None
         if failure is not None and not isinstance(failure, MCPError):
             raise self.tool_error(tool, f"what it answers cannot be used: {self._said(failure)}")
-        if scope.cancelled_caught and not self._ended.is_set():
+        if scope.cancelled_caught:
             message = (
                 f"no answer within {self._call_timeout:g} s; it was told to stop. More time: "
                 "McpToolset(..., call_timeout=...)"

@@ -18,7 +18,6 @@ from parallel_agent.tools.mcp_connection import Connection
 from parallel_agent.tools.mcp_servers import HttpServer, McpServer, StdioServer
 from parallel_agent.tools.tool import Approval, Tool
 from parallel_agent.tools.toolset import Toolset
-from session.state import thaw
 
 try:
     import mcp_types
@@ -177,7 +176,7 @@ class _McpTool(Tool):
             McpToolError: the tool has failed, the server refuses the call, or took too long.
             McpServerError: the server has gone, or the block in which it was open has been left.
         """
-        result = await self._connection.call(self.original, thaw(dict(arguments)))
+        result = await self._connection.call(self.original, dict(arguments))
         if result.is_error:
             said = _as_text(result) or "it does not say why"
             raise self._connection.tool_error(self.original, said)
@@ -195,7 +194,7 @@ def _as_json(result: mcp_types.CallToolResult) -> Any:
 
 def _as_text(result: mcp_types.CallToolResult) -> str:
     said = _as_json(result)
-    return said if isinstance(said, str) else str(thaw(said))
+    return said if isinstance(said, str) else str(said)
 
 
 def _part(part: mcp_types.ContentBlock) -> dict[str, Any]:

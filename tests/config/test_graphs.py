@@ -29,7 +29,6 @@ from parallel_agent import (
 )
 from parallel_agent.config import ConfigError, load_graph
 from parallel_agent.config.model_node import ModelNode
-from parallel_agent.model_errors import MissingExtraError
 from tests.config.writing import FILES, OPTIONS, echo, load, refused
 
 K = TypeVar("K", bound=Agent)
@@ -477,18 +476,6 @@ def test_a_model_has_a_number_or_a_name(tmp_path: Path) -> None:
     """
     graph = load(tmp_path, text)
     assert [at(graph, name, ModelNode).model.model for name in "ab"] == ["m", "n"]
-
-
-async def test_a_model_node_that_asks_says_what_to_install(tmp_path: Path) -> None:
-    text = """
-        models: [{llm: ollama, model: m}]
-        prompts: [{template: {}}]
-        nodes: [{id: my-node, model: 0, prompt: {template: 0}}]
-    """
-    with pytest.raises(
-        MissingExtraError, match=r"'my_node' .*pip install 'parallel-agent\[openai\]'"
-    ):
-        await output_of(load(tmp_path, text))
 
 
 async def test_a_model_node_without_a_prompt_does_nothing(tmp_path: Path) -> None:

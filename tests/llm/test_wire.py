@@ -23,6 +23,7 @@ from parallel_agent import (
     Event,
     FunctionCall,
     InlineData,
+    ParallelAgent,
     Retry,
     Runner,
     Text,
@@ -345,19 +346,33 @@ async def fails(server: Server, kind: type[ModelError], **options: Any) -> Model
     return caught.value
 
 
+async def slow(_server: Server, stream: trio.SocketStream) -> None:
+    await stream.send_all(SSE)
+    for sent in (SAYS[0], b": still here\n\n", SAYS[1], SAYS[2][:20], SAYS[2][20:], DONE):
+        await trio.sleep(20)
+        await stream.send_all(sent)
+
+
 async def test_a_slow_server_has_time_as_long_as_something_comes(
     clock: trio.testing.MockClock,
 ) -> None:
-    async def slow(_server: Server, stream: trio.SocketStream) -> None:
-        await stream.send_all(SSE)
-        for sent in (SAYS[0], b": still here\n\n", SAYS[1], SAYS[2][:20], SAYS[2][20:], DONE):
-            await trio.sleep(20)
-            await stream.send_all(sent)
-
     async with serving(slow) as server:
         said = await Runner(LlmAgent("writer", model(server, timeout=30.0))).run("x")
         assert said.text == "it rains"
         assert trio.current_time() - server.times[0] >= 120
+
+
+async def test_an_agent_that_waits_for_a_connection_has_time(
+    clock: trio.testing.MockClock,
+) -> None:
+    async with serving(slow) as server:
+        asked = model(server, timeout=30.0)
+        pool = asked._open()._client._transport._pool  # type: ignore[attr-defined]  # not shown
+        pool._max_connections = 1
+        tree = ParallelAgent("both", [LlmAgent("one", asked), LlmAgent("two", asked)])
+        result = await Runner(tree).run("x")
+    assert result.output == {"one": "it rains", "two": "it rains"}
+    assert server.times[1] - server.times[0] >= 120
 
 
 async def test_a_connection_that_stays_open_after_the_end_keeps_nobody_waiting(

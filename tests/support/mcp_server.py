@@ -234,13 +234,33 @@ def over_http(make: Callable[[], Any]) -> Iterator[str]:
         thread.join()
 
 
-async def refuses(scope: Any, receive: Any, send: Any) -> None:
-    """A web application that lets nobody in."""
-    if scope["type"] != "http":
-        raise TypeError("there is no more to it")
-    await receive()
-    await send({"type": "http.response.start", "status": 401, "headers": []})
-    await send({"type": "http.response.body", "body": b"who are you?"})
+class Web:
+    """The one that speaks by hand, as a web application: of old, with a session."""
+
+    def __init__(self, key: str = "") -> None:
+        """``key``: who has no such ``Authorization`` is not let in."""
+        self.key = key
+        self.server = Server(set())
+        self.methods = list[str]()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            raise TypeError("there is no more to it")
+        self.methods.append(scope["method"])
+        body = (await receive())["body"]
+        sent = list[Message]()
+        if self.key and dict(scope["headers"]).get(b"authorization") != self.key.encode():
+            status = 401
+        elif scope["method"] == "POST":
+            self.server.send = sent.append  # type: ignore[method-assign]
+            self.server.hear(json.loads(body))
+            status = 200 if sent else 202
+        else:
+            status = 200 if scope["method"] == "DELETE" else 405
+        headers = [(b"content-type", b"application/json"), (b"mcp-session-id", b"1")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        answer = json.dumps({"jsonrpc": "2.0", **sent[0]}) if sent else ""
+        await send({"type": "http.response.body", "body": answer.encode()})
 
 
 def main() -> None:
@@ -255,7 +275,12 @@ def main() -> None:
     for option in options:
         if option.startswith("pid="):
             Path(option.removeprefix("pid=")).write_text(str(os.getpid()), encoding="utf-8")
-    Server(options).serve()
+    server = Server(options)
+    server.serve()
+    for option in options:
+        if option.startswith("told="):
+            told = json.dumps(server.told)
+            Path(option.removeprefix("told=")).write_text(told, encoding="utf-8")
     if "stubborn" in options:  # told to go, it stays
         time.sleep(60)
 

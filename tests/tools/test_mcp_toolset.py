@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import importlib
+import json
 import logging
 import os
 import sys
@@ -98,6 +99,7 @@ class Heard(logging.Handler):
         super().__init__()
         self.lines = list[str]()
         self.event = trio.Event()
+        self.logger = logging.getLogger("parallel_agent.mcp")
 
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(record.getMessage())
@@ -112,10 +114,10 @@ class Heard(logging.Handler):
 @pytest.fixture
 def heard() -> Iterator[Heard]:
     handler = Heard()
-    logger = logging.getLogger("parallel_agent.mcp")
-    logger.addHandler(handler)
+    handler.logger.addHandler(handler)
     yield handler
-    logger.removeHandler(handler)
+    handler.logger.removeHandler(handler)
+    handler.logger.setLevel(logging.NOTSET)
 
 
 # Which tools there are.
@@ -356,6 +358,22 @@ async def test_the_process_has_ended_when_the_block_was_cancelled() -> None:
     assert not is_there(pid)
 
 
+async def test_calls_are_cancelled_at_the_server_before_it_ends(
+    heard: Heard, tmp_path: Path
+) -> None:
+    told = trio.Path(tmp_path / "told")
+    async with trio.open_nursery() as nursery:
+
+        async def hang() -> None:
+            async with opened(by_hand(f"told={told}")) as call:
+                await call("hang")
+
+        nursery.start_soon(hang)
+        await heard.event.wait()
+        nursery.cancel_scope.cancel()
+    assert json.loads(await told.read_text())[-1]["method"] == "notifications/cancelled"
+
+
 async def test_an_opening_that_is_cancelled_leaves_no_process(tmp_path: Path) -> None:
     said = trio.Path(tmp_path / "pid")
     with trio.CancelScope() as scope:
@@ -409,6 +427,21 @@ async def test_what_a_server_logs_is_logged_but_for_its_secrets(heard: Heard) ->
     assert heard.lines[0].endswith(" ***")
 
 
+async def test_what_a_server_writes_is_logged_but_for_its_secrets(heard: Heard) -> None:
+    heard.logger.setLevel(logging.INFO)
+    async with opened(by_hand(env={"TOKEN": SECRET})) as call:
+        with pytest.raises(McpServerError):
+            await call("die")
+    assert heard.lines[0].endswith("out of memory; key ***")
+
+
+async def test_a_command_that_holds_a_secret_is_not_told_either() -> None:
+    server = StdioServer(f"/no/{SECRET}", env={"TOKEN": SECRET})
+    with pytest.raises(McpServerError, match=r"'/no/\*\*\*' is not there") as caught:
+        await open_in_vain(server)
+    assert SECRET not in str(caught.value)
+
+
 async def test_an_error_in_starting_does_not_tell_a_secret() -> None:
     with pytest.raises(McpServerError, match=r"the key is \*\*\*"):
         async with opened(by_hand("exit", env={"TOKEN": SECRET})):
@@ -422,8 +455,9 @@ async def test_an_error_in_starting_does_not_tell_a_secret() -> None:
         HttpServer("https://host/mcp", headers={"Authorization": f"Bearer {SECRET}"}),
         HttpServer(f"https://me:{SECRET}@host/mcp"),
         HttpServer(f"https://host/mcp?key={SECRET}"),
+        HttpServer(f"https://host/mcp?{SECRET}"),
     ],
-    ids=["env", "header", "password", "query"],
+    ids=["env", "header", "password", "query", "key"],
 )
 def test_a_server_does_not_show_its_secrets(server: McpServer) -> None:
     told = f"{server!r} {server.shown} {McpToolset(server)!r} {server.hide(f'key {SECRET}!')}"
@@ -442,6 +476,11 @@ def test_no_secret_is_left_in_what_is_told(one: str, two: str, said: list[str]) 
     secrets = {"one": one.replace("\0", " "), "two": two.replace("\0", " ")}
     hidden = StdioServer("run", env=secrets).hide("".join(secrets.get(part, part) for part in said))
     assert not any(secret in hidden for secret in secrets.values())
+
+
+def test_a_secret_that_begins_like_another_is_hidden_to_its_end() -> None:
+    server = StdioServer("run", env={"ONE": SECRET, "TWO": f"{SECRET}-and-more"})
+    assert server.hide(f"{SECRET}-and-more") == "***"
 
 
 def test_a_secret_of_several_lines_is_hidden_line_by_line() -> None:
@@ -608,11 +647,27 @@ async def test_what_is_raised_in_a_block_over_http_leaves_it_as_it_is(http: Http
 
 @pytest.mark.parametrize("transport", ["http", "sse"])
 async def test_who_is_not_let_in_is_told_what_to_do(transport: Any) -> None:
+    app = mcp_server.Web(key="Bearer of it")
     with (
-        mcp_server.over_http(lambda: mcp_server.refuses) as url,
+        mcp_server.over_http(lambda: app) as url,
         pytest.raises(McpServerError, match=r"it answers 401: .* headers="),
     ):
-        await open_in_vain(HttpServer(url, transport=transport))
+        await open_in_vain(HttpServer(url, {"Authorization": "Bearer"}, transport))
+
+
+async def test_headers_are_sent() -> None:
+    app = mcp_server.Web(key="Bearer of it")
+    with mcp_server.over_http(lambda: app) as url:
+        async with opened(HttpServer(url, {"Authorization": "Bearer of it"})) as call:
+            assert await call("texts") == "one\ntwo"
+
+
+async def test_leaving_the_block_ends_the_session() -> None:
+    app = mcp_server.Web()
+    with mcp_server.over_http(lambda: app) as url:
+        async with opened(HttpServer(url)):
+            assert "DELETE" not in app.methods
+        assert app.methods[-1] == "DELETE"
 
 
 async def test_an_address_where_there_is_no_server_is_told(http: HttpServer) -> None:
