@@ -1,26 +1,23 @@
 """What an agent costs that asks a model, beside the same call by the bare ``openai`` SDK.
 
-The server is on loopback, in a process of its own (``python -m benchmarks.models``), and says what
-it has rendered before: what is measured is what happens here. Processor time, except where it says
-wall: that has the server in it, too.
+The server is on loopback, in a process of its own (`benchmarks.chat_server`), and says what it has
+rendered before: what is measured is what happens here. Processor time, except where it says wall:
+that has the server in it, too.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import cache, partial
+from contextlib import aclosing, contextmanager
+from functools import partial
 
-import attrs
 import openai
 import trio
 
+from benchmarks.chat_server import WORD, allow_files
 from benchmarks.measure import Row, Sizes, Timed, clock, run_rounds, times_base
 from parallel_agent import Agent, Content, ParallelAgent, Runner
 from parallel_agent.llm.agent import LlmAgent
@@ -30,7 +27,6 @@ from parallel_agent.testing.scripted_model import ScriptedModel
 
 SDK = "openai SDK"
 AT_ONCE_TOKENS = 20
-_WORD = "token "
 
 
 def models(sizes: Sizes) -> Iterator[Row]:
@@ -41,9 +37,9 @@ def models(sizes: Sizes) -> Iterator[Row]:
             sizes,
             sizes.model_calls,
             {
-                SDK: partial(_calls, partial(_sdk, at(1)), sizes.model_calls),
-                "model": partial(_calls, partial(_model, at(1)), sizes.model_calls),
-                "agent": partial(_calls, partial(_agent, at(1)), sizes.model_calls),
+                SDK: partial(_sdk_calls, at(1), sizes.model_calls),
+                "model": partial(_model_calls, at(1), sizes.model_calls),
+                "agent": partial(_agent_calls, at(1), sizes.model_calls),
                 "scripted": partial(_scripted_calls, sizes.model_calls),
             },
         )
@@ -53,15 +49,15 @@ def models(sizes: Sizes) -> Iterator[Row]:
             sizes,
             tokens,
             {
-                SDK: partial(_calls, partial(_sdk, at(tokens)), 1),
-                "model": partial(_calls, partial(_model, at(tokens)), 1),
-                "agent": partial(_calls, partial(_agent, at(tokens)), 1),
+                SDK: partial(_sdk_calls, at(tokens), 1),
+                "model": partial(_model_calls, at(tokens), 1),
+                "agent": partial(_agent_calls, at(tokens), 1),
                 "scripted": partial(_scripted_tokens, tokens),
             },
         )
         count = sizes.model_agents
         # Those of the server are its own.
-        _allow_files(count + 100)
+        allow_files(count + 100)
         walls: dict[str, list[float]] = {SDK: [], "agent": []}
         url = at(AT_ONCE_TOKENS)
         case = f"{count:,} at once, {AT_ONCE_TOKENS} tokens each"
@@ -98,8 +94,7 @@ Call = Callable[[], Awaitable[int]]
 """Asks once, reads the answer to its end, and returns how many pieces there were."""
 
 
-async def _calls(opened: Callable[[], Call], count: int) -> float:
-    call = opened()
+async def _calls(call: Call, count: int) -> float:
     assert await call() > 0  # noqa: S101  # what says nothing must not look fast
     began = clock()
     for _ in range(count):
@@ -107,12 +102,22 @@ async def _calls(opened: Callable[[], Call], count: int) -> float:
     return clock() - began
 
 
+async def _sdk_calls(url: str, count: int) -> float:
+    async with _client(url) as client:
+        return await _calls(partial(_ask_sdk, client), count)
+
+
+async def _model_calls(url: str, count: int) -> float:
+    return await _calls(partial(_ask_model, OpenAIModel("ollama/m", base_url=url)), count)
+
+
+async def _agent_calls(url: str, count: int) -> float:
+    tree = LlmAgent("agent", OpenAIModel("ollama/m", base_url=url))
+    return await _calls(partial(_run, tree), count)
+
+
 def _client(url: str) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
-
-
-def _sdk(url: str) -> Call:
-    return partial(_ask_sdk, _client(url))
 
 
 async def _ask_sdk(client: openai.AsyncOpenAI) -> int:
@@ -130,19 +135,10 @@ async def _ask_sdk(client: openai.AsyncOpenAI) -> int:
     return pieces
 
 
-def _model(url: str) -> Call:
-    model = OpenAIModel("ollama/m", base_url=url)
-
-    async def call() -> int:
-        request = ModelRequest(contents=(Content("go", role="user"),))
-        return sum([response.partial async for response in model.generate(request)])
-
-    return call
-
-
-def _agent(url: str) -> Call:
-    tree = LlmAgent("agent", OpenAIModel("ollama/m", base_url=url))
-    return partial(_run, tree)
+async def _ask_model(model: OpenAIModel) -> int:
+    request = ModelRequest(contents=(Content("go", role="user"),))
+    async with aclosing(model.generate(request)) as responses:
+        return sum([response.partial async for response in responses])
 
 
 async def _run(tree: Agent) -> int:
@@ -162,7 +158,7 @@ async def _scripted_calls(count: int) -> float:
 
 
 async def _scripted_tokens(count: int) -> float:
-    tree = LlmAgent("agent", ScriptedModel([[_WORD] * count]))
+    tree = LlmAgent("agent", ScriptedModel([[WORD] * count]))
     began = clock()
     await _run(tree)
     return clock() - began
@@ -180,11 +176,9 @@ async def _on_the_wall(walls: list[float], timed: Timed) -> float:
 
 async def _sdk_at_once(url: str, count: int) -> float:
     began = clock()
-    client = _client(url)
-    async with trio.open_nursery() as nursery:
+    async with _client(url) as client, trio.open_nursery() as nursery:
         for _ in range(count):
             nursery.start_soon(_ask_sdk, client)
-    await client.close()
     return clock() - began
 
 
@@ -195,7 +189,7 @@ async def _at_once(url: str, count: int) -> float:
 
 
 async def _scripted_at_once(count: int) -> float:
-    script = [_WORD] * AT_ONCE_TOKENS
+    script = [WORD] * AT_ONCE_TOKENS
     agents = [LlmAgent(f"a{number}", ScriptedModel([script])) for number in range(count)]
     return await _timed_run(ParallelAgent("all", agents), count)
 
@@ -213,7 +207,7 @@ async def _timed_run(tree: Agent, count: int) -> float:
 @contextmanager
 def chat_server() -> Iterator[Callable[[int], str]]:
     """Start the server; yield what returns the URL where answers have so many tokens."""
-    command = [sys.executable, "-m", "benchmarks.models"]
+    command = [sys.executable, "-m", "benchmarks.chat_server"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603  # ourselves
         try:
             assert process.stdout is not None  # noqa: S101  # it is a pipe, see above
@@ -221,62 +215,3 @@ def chat_server() -> Iterator[Callable[[int], str]]:
             yield lambda tokens: f"http://127.0.0.1:{port}/{tokens}/v1"
         finally:
             process.terminate()
-
-
-def _allow_files(count: int) -> None:
-    """Raise the limit of open files, as far as that may be done."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY:
-        count = min(count, hard)
-    if soft != resource.RLIM_INFINITY and soft < count:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
-
-
-@cache
-def _answer(tokens: int) -> bytes:
-    def chunk(finish: str | None = None, **delta: str) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        known = {"id": "c-1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
-        return f"data: {json.dumps({**known, 'choices': [choice]})}\n\n".encode()
-
-    said = chunk(content=_WORD) * tokens
-    body = chunk(role="assistant", content="") + said + chunk("stop") + b"data: [DONE]\n\n"
-    head = f"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {len(body)}"
-    return head.encode() + b"\r\n\r\n" + body
-
-
-@attrs.define(eq=False)
-class _Connection(asyncio.Protocol):
-    """Answers one request after the other: ``POST /{tokens}/v1/chat/completions``."""
-
-    _data: bytes = b""
-    _transport: asyncio.WriteTransport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101  # of TCP, always
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self._data += data
-        head, found, body = self._data.partition(b"\r\n\r\n")
-        if not found:
-            return
-        length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
-        if len(body) < length:
-            return
-        self._data = body[length:]
-        assert self._transport is not None  # noqa: S101  # made before anything is received
-        self._transport.write(_answer(int(head.split(b"/", 2)[1])))
-
-
-async def _serve() -> None:
-    _allow_files(65_536)
-    loop = asyncio.get_running_loop()
-    # A thousand connect at the same time; what has no room here is tried again after a second.
-    server = await loop.create_server(_Connection, "127.0.0.1", 0, backlog=4_096)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
-
-
-if __name__ == "__main__":
-    asyncio.run(_serve())

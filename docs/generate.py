@@ -11,12 +11,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any, Final, cast
 
 import attrs
 
-from parallel_agent import errors
+from parallel_agent import errors, model_errors
 from parallel_agent.barrier import POLICIES, Barrier, Escalate, Outcome, Quorum
 from parallel_agent.lifecycle import TERMINAL, TRANSITIONS, Status
 
@@ -110,13 +110,22 @@ def _said(policy: Barrier, outcomes: list[Outcome]) -> str:
 
 def error_tree() -> str:
     """Return the tree of errors, as the docstring of `parallel_agent.errors` draws it."""
-    _, _, rest = (errors.__doc__ or "").partition("::\n\n")
+    return _drawing(errors)
+
+
+def model_error_tree() -> str:
+    """Return that of `parallel_agent.model_errors`."""
+    return _drawing(model_errors)
+
+
+def _drawing(module: ModuleType) -> str:
+    _, _, rest = (module.__doc__ or "").partition("::\n\n")
     tree, _, _ = rest.partition("\n\n")
-    return f"```text\n{textwrap.dedent(tree)}\n```"
+    return f"```text\n{textwrap.dedent(tree).rstrip()}\n```"
 
 
 PARTS: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
-    {"lifecycle": lifecycle, "policies": policies, "answers": answers, "errors": error_tree}
+    {"lifecycle": lifecycle, "policies": policies, "answers": answers, "errors": error_tree, "model errors": model_error_tree}
 )
 
 

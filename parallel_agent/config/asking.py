@@ -54,7 +54,7 @@ class Asking:
 
     model: FileModel
     template: Template | None = None
-    config: GenerationConfig = GenerationConfig()
+    config: GenerationConfig
     schema: Mapping[str, Any] | None = None
     output: Output | None = None
     tools: Mapping[str, Tool] = attrs.Factory(dict[str, Tool])
@@ -218,7 +218,9 @@ class Asker:
             name, names = (use, None) if isinstance(use, str) else (use.id, use.tools)
             if names is not None and not names:
                 path = f"{node.path}.mcp_servers[{index}].tools"
-                problems.append(self._source.problem(path, "name a tool at least, or none at all"))
+                problems.append(
+                    self._source.problem(path, "name a tool at least, or leave `tools` out")
+                )
                 continue
             try:
                 server = server_of(entries[places[name]])

@@ -145,46 +145,60 @@ _KINDS: Final = (
     ("images", b"RIFF", "image/webp"),
     ("documents", b"%PDF-", "application/pdf"),
 )
-_WANTED: Final = {"images": "a PNG, JPEG, GIF or WebP", "documents": "a PDF"}
+_WANTED: Final = {"images": "PNG, JPEG, GIF or WebP", "documents": "PDF"}
 _INLINE: Final = ("base64:", "data:")
 _ELSEWHERE: Final = ("http://", "https://", "s3://")
 
 
 def _media(media: Media, kind: str, place: str, source: Source) -> InlineData:
-    def refuse(key: str, why: str) -> ConfigError:
-        return ConfigError([source.problem(f"{place}.{key}" if key else place, why)])
+    key = "base64" if media.uri is None else "uri"
+    said = media.base64 if media.uri is None else media.uri
+    try:
+        if said is None:
+            why = "it has a uri, a file in the folder of the graph file, or base64"
+            raise ConfigError([source.problem(place, why)])
+        is_inline = key == "base64" or said.startswith(_INLINE)
+        return _of_kind(kind, _decoded(said) if is_inline else _read(said, source))
+    except _RefusedError as exc:
+        raise ConfigError([source.problem(f"{place}.{key}", str(exc))]) from None
 
-    key, said = ("base64", media.base64) if media.uri is None else ("uri", media.uri)
-    if said is None:
-        raise refuse("", "it has a uri, a file in the folder of the graph file, or base64")
-    if key == "uri" and said.lower().startswith(_ELSEWHERE):
-        why = "nothing is fetched: save it in the folder of the graph file, and name the file"
-        raise refuse(key, why)
-    if key == "base64" or said.startswith(_INLINE):
-        try:
-            data = b64decode("".join(_encoded(said).split()), validate=True)
-        except ValueError as exc:
-            raise refuse(key, f"it is no base64: {exc}") from None
-    else:
-        path = inside(source, said)
-        if path is None:
-            raise refuse(key, "the file lies in the folder of the graph file, or below it")
-        try:
-            with path.open("rb") as opened:
-                data = opened.read(MAX_MEDIA + 1)
-        except (OSError, ValueError) as exc:
-            why = exc.strerror if isinstance(exc, OSError) else str(exc)
-            raise refuse(key, f"the file cannot be read: {why}") from None
+
+class _RefusedError(Exception):
+    """Why an image or a document cannot be sent."""
+
+
+def _read(uri: str, source: Source) -> bytes:
+    if uri.lower().startswith(_ELSEWHERE):
+        message = "nothing is fetched: save it in the folder of the graph file, and name the file"
+        raise _RefusedError(message)
+    path = inside(source, uri)
+    if path is None:
+        message = "the file lies in the folder of the graph file, or below it"
+        raise _RefusedError(message)
+    try:
+        with path.open("rb") as opened:
+            return opened.read(MAX_MEDIA + 1)
+    except (OSError, ValueError) as exc:
+        why = exc.strerror if isinstance(exc, OSError) else str(exc)
+        message = f"the file cannot be read: {why}"
+        raise _RefusedError(message) from None
+
+
+def _decoded(said: str) -> bytes:
+    data = said.partition(",")[2] if said.startswith("data:") else said.removeprefix("base64:")
+    try:
+        return b64decode("".join(data.split()), validate=True)
+    except ValueError as exc:
+        message = f"it is no base64: {exc}"
+        raise _RefusedError(message) from None
+
+
+def _of_kind(kind: str, data: bytes) -> InlineData:
     if len(data) > MAX_MEDIA:
-        raise refuse(key, f"it has more than {MAX_MEDIA:,} bytes")
+        message = f"it has more than {MAX_MEDIA:,} bytes"
+        raise _RefusedError(message)
     for one, begin, mime_type in _KINDS:
         if one == kind and data.startswith(begin):
             return InlineData(data, mime_type)
-    raise refuse(key, f"it is no {_WANTED[kind].removeprefix('a ')}")
-
-
-def _encoded(said: str) -> str:
-    """Return what of a text is base64."""
-    if said.startswith("data:"):
-        return said.partition(",")[2]
-    return said.removeprefix("base64:")
+    message = f"it is no {_WANTED[kind]}"
+    raise _RefusedError(message)

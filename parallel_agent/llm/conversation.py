@@ -142,10 +142,7 @@ class Conversation:
         return ModelRequest(
             contents=(*self.before, *own, *asides),
             instruction=self.instruction,
-            tools=tuple(
-                ToolSpec(tool.name, tool.description, tool.parameters)
-                for tool in tools
-            ),
+            tools=tuple(ToolSpec(tool.name, tool.description, tool.parameters) for tool in tools),
             output_schema=None if self.output is None else self.output.json_schema,
             config=self.config,
         )

@@ -222,11 +222,13 @@ class Connection:
     async def close(self) -> None:
         """End the session, and wait until nothing of it is left.
 
-        In order, unless the caller is cancelled: then only a process is waited for.
+        In order: calls that were cancelled are told of first. When the caller is cancelled, that
+        may take a moment and no longer; for a process it is waited all the same.
         """
         self._closing.set()
-        if self._client is not None and trio.current_effective_deadline() > -float("inf"):
-            with trio.move_on_after(_GRACE, shield=True):
+        if self._client is not None:
+            is_cancelled = trio.current_effective_deadline() == -float("inf")
+            with trio.move_on_after(_MOMENT if is_cancelled else _GRACE, shield=True):
                 await self._ended.wait()
         self._scope.cancel()
         with trio.CancelScope(shield=True):

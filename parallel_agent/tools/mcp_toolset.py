@@ -68,10 +68,12 @@ class McpToolset(Toolset):
         if isinstance(names, str):
             message = f"names is a list of names, not {names!r:.80}"
             raise ToolDefinitionError(message)
-        for what, seconds in (("timeout", timeout), ("call_timeout", call_timeout)):
-            if seconds is not None and not seconds > 0:
-                message = f"{what} is a number of seconds, more than 0, not {seconds!r}"
-                raise ToolDefinitionError(message)
+        if not isinstance(prefix, str):
+            message = f"prefix is text, not {prefix!r:.80}"
+            raise ToolDefinitionError(message)
+        _check_seconds("timeout", timeout)
+        if call_timeout is not None:
+            _check_seconds("call_timeout", call_timeout)
         self._server = server
         self._names = None if names is None else tuple(names)
         self._prefix = prefix
@@ -138,6 +140,12 @@ class McpToolset(Toolset):
 
     def __repr__(self) -> str:
         return f"<McpToolset {self._server.shown}>"
+
+
+def _check_seconds(what: str, given: object) -> None:
+    if not isinstance(given, int | float) or not given > 0:
+        message = f"{what} is a number of seconds, more than 0, not {given!r:.80}"
+        raise ToolDefinitionError(message)
 
 
 _NO_NAME: Final = re.compile(r"[^A-Za-z0-9_-]")

@@ -36,7 +36,9 @@ async def test_what_was_said_before_may_stand_in_a_file(tmp_path: Path) -> None:
     roles = [("user", "Is there?"), ("assistant", "There is.")]
     talk = json.dumps([{"role": role, "content": content} for role, content in roles])
     (tmp_path / "talk.json").write_text(talk, "utf-8")
-    requests, _ = await asked(tmp_path, a_file(TALK, more="chat_history: {talk: {path: talk.json}}"))
+    requests, _ = await asked(
+        tmp_path, a_file(TALK, more="chat_history: {talk: {path: talk.json}}")
+    )
     assert requests == [request(said("Well?"), *BEFORE)]
 
 
@@ -67,20 +69,26 @@ async def test_a_history_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:
         (
             "{path: talk.json}",
             "{}",
-            "3:29: chat_history.talk.path: the file holds no list of {role, content} in JSON: a "
-            "list is needed, not {}",
+            (
+                "3:29: chat_history.talk.path: the file holds no list of {role, content} in JSON: "
+                "a list is needed, not an object"
+            ),
         ),
         (
             "{path: talk.json}",
             "[",
-            "3:29: chat_history.talk.path: the file holds no list of {role, content} in JSON: "
-            "Expecting value: line 1 column 2 (char 1)",
+            (
+                "3:29: chat_history.talk.path: the file holds no list of {role, content} in JSON: "
+                "Expecting value: line 1 column 2 (char 1)"
+            ),
         ),
         (
             "{path: ../talk.json}",
             "",
-            "3:29: chat_history.talk.path: the file of a history lies in the folder of the graph "
-            "file, or below it",
+            (
+                "3:29: chat_history.talk.path: the file of a history lies in the folder of the "
+                "graph file, or below it"
+            ),
         ),
     ],
 )
@@ -137,9 +145,7 @@ async def test_the_kind_of_an_image_is_told_by_its_beginning(
 
 
 async def test_documents_come_after_images(tmp_path: Path) -> None:
-    more = (
-        f"images: [{{base64: '{encoded(PNG)}'}}]\ndocuments: [{{base64: '{encoded(PDF)}'}}]"
-    )
+    more = f"images: [{{base64: '{encoded(PNG)}'}}]\ndocuments: [{{base64: '{encoded(PDF)}'}}]"
     node = "prompt: {template: 0}\ndocuments: [0]\nimages: [0]"
     requests, _ = await asked(tmp_path, a_file(node, more=more))
     media = (InlineData(PNG, "image/png"), InlineData(PDF, "application/pdf"))
@@ -158,8 +164,10 @@ async def test_documents_come_after_images(tmp_path: Path) -> None:
         *(
             (
                 f"{{uri: '{place}://far/x.png'}}",
-                ".uri: nothing is fetched: save it in the folder of the graph file, and name the "
-                "file",
+                (
+                    ".uri: nothing is fetched: save it in the folder of the graph file, and name "
+                    "the file"
+                ),
             )
             for place in ("http", "HTTPS", "s3")
         ),

@@ -266,8 +266,10 @@ def test_a_structured_output_that_is_no_schema_is_told(tmp_path: Path) -> None:
     pytest.importorskip("jsonschema")
     node = "prompt: {template: 0}\nstructured_output: {parameters: [n]}"
     assert refused(tmp_path, a_file(node)) == [
-        "8:24: nodes[0].structured_output: this is no JSON Schema: $.properties: ['n'] is not of "
-        "type 'object'"
+        (
+            "8:24: nodes[0].structured_output: this is no JSON Schema: $.properties: ['n'] is not "
+            "of type 'object'"
+        )
     ]
 
 
@@ -327,13 +329,17 @@ async def test_a_model_is_given_by_the_name_of_its_entry(tmp_path: Path) -> None
     [
         (
             {"smal": ScriptedModel([])},
-            "1:1: models: a model was given for 'smal', and the file has no such entry; did you "
-            "mean 'small'?",
+            (
+                "1:1: models: a model was given for 'smal', and the file has no such entry; did "
+                "you mean 'small'?"
+            ),
         ),
         (
             {1: ScriptedModel([])},
-            "1:1: models: a model was given for 1, and the file has no such entry; there are 1, "
-            "named small",
+            (
+                "1:1: models: a model was given for 1, and the file has no such entry; there are "
+                "1, named small"
+            ),
         ),
         ({0: "ollama/m"}, "1:10: models[0]: what was given for it is no Model: 'ollama/m'"),
         (
@@ -354,8 +360,9 @@ FOREIGN = """\
     nodes: [{id: a, model: 0, prompt: {template: 0}}, {id: b, model: 1, prompt: null}]
 """
 WHY = (
-    "1:16: models[0].llm: nothing here speaks to 'bedrock', only to openai, ollama, vllm, llamacpp, "
-    "lmstudio; for another, pass a model of your own: load_graph(..., models={'far': model})"
+    "1:16: models[0].llm: nothing here speaks to 'bedrock', only to openai, ollama, vllm, "
+    "llamacpp, lmstudio; for another, pass a model of your own: load_graph(..., models={'far': "
+    "model})"
 )
 
 

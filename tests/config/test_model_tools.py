@@ -75,9 +75,7 @@ async def test_what_a_model_wants_called_is_called(
     tmp_path: Path, given: Callable[..., Any]
 ) -> None:
     wanted = call(title="this")
-    requests, result = await asked(
-        tmp_path, FILE, wanted, "it is there", tools={"look_up": given}
-    )
+    requests, result = await asked(tmp_path, FILE, wanted, "it is there", tools={"look_up": given})
     assert requests[1].contents == (
         *requests[0].contents,
         Content(wanted),
@@ -96,29 +94,29 @@ async def test_a_tool_that_fails_is_told_to_the_model(tmp_path: Path) -> None:
     def broken(title: str) -> None:
         raise ValueError(title)
 
-    requests, _ = await asked(
-        tmp_path, FILE, call(title="x"), "sorry", tools={"look_up": broken}
-    )
+    requests, _ = await asked(tmp_path, FILE, call(title="x"), "sorry", tools={"look_up": broken})
     assert requests[1].contents[-1] == told({"error": "ValueError: x"})
 
 
 def test_a_tool_without_code_is_told_where_a_node_names_it(tmp_path: Path) -> None:
     assert refused(tmp_path, FILE) == [
-        "12:13: nodes[0].tools[0]: no code was given for the tool 'look_up'; pass it with "
-        "tools={...}"
+        (
+            "13:13: nodes[0].tools[0]: no code was given for the tool 'look_up'; pass it with "
+            "tools={...}"
+        )
     ]
 
 
 def test_a_check_needs_no_code_of_tools(tmp_path: Path) -> None:
     (note,) = check_graph(write(tmp_path, FILE))
-    assert (note.line, note.path, note.is_note) == (12, "nodes[0].tools[0]", True)
+    assert (note.line, note.path, note.is_note) == (13, "nodes[0].tools[0]", True)
 
 
 def test_a_tool_that_nobody_knows_is_refused(tmp_path: Path) -> None:
     text = a_file("prompt: {template: 0}\ntools: [lookup]", more=DECLARED)
     for given in ({}, {"look_up": look_up}):
         assert refused(tmp_path, text, tools=given) == [
-            "12:13: nodes[0].tools[0]: there is no tool 'lookup'; did you mean 'look_up'?"
+            "13:13: nodes[0].tools[0]: there is no tool 'lookup'; did you mean 'look_up'?"
         ]
 
 
@@ -138,9 +136,7 @@ def takes_another(book: str) -> str:
     ],
 )
 def test_code_that_does_not_fit_a_tool_is_told(tmp_path: Path, given: Any, why: str) -> None:
-    assert refused(tmp_path, FILE, tools={"look_up": given}) == [
-        f"12:13: nodes[0].tools[0]: {why}"
-    ]
+    assert refused(tmp_path, FILE, tools={"look_up": given}) == [f"13:13: nodes[0].tools[0]: {why}"]
 
 
 def test_what_a_tool_takes_is_described_by_schemas(tmp_path: Path) -> None:
@@ -202,8 +198,7 @@ async def test_the_tools_of_a_server_are_offered_and_called(tmp_path: Path) -> N
 
 async def test_a_tool_of_a_server_goes_before_one_of_the_file(tmp_path: Path) -> None:
     pytest.importorskip("mcp")
-    text = served("{id: s, tools: [add]}").replace("mcp_servers: [{id: s, t", "tools: [add]\n    m", 0)
-    text = text.replace("    mcp_servers", "    tools: [add]\n    mcp_servers")
+    text = served("{id: s, tools: [add]}").replace("    mcp_s", "    tools: [add]\n    mcp_s")
     requests, _ = await asked(tmp_path, text, tools={"add": look_up})
     assert [one.description for one in requests[0].tools] == ["Tool add."]
 
@@ -220,7 +215,10 @@ async def test_two_servers_with_a_tool_of_one_name_are_refused(tmp_path: Path) -
     [
         ("{transport: stdio}", "a server with transport stdio has a command, which starts it"),
         ("{transport: http}", "a server with transport http has a url"),
-        ("{transport: sse, url: nowhere}", "url is the address of a server, http://... or https://..."),
+        (
+            "{transport: sse, url: nowhere}",
+            "url is the address of a server, http://... or https://...",
+        ),
     ],
 )
 def test_a_server_that_cannot_be_is_told(tmp_path: Path, server: str, why: str) -> None:
@@ -229,7 +227,7 @@ def test_a_server_that_cannot_be_is_told(tmp_path: Path, server: str, why: str) 
 
 def test_no_tools_of_a_server_are_refused(tmp_path: Path) -> None:
     assert refused(tmp_path, served("{id: s, tools: []}")) == [
-        "8:31: nodes[0].mcp_servers[0].tools: name a tool at least, or none at all"
+        "9:34: nodes[0].mcp_servers[0].tools: name a tool at least, or leave `tools` out"
     ]
 
 
@@ -244,5 +242,5 @@ async def test_a_server_that_nothing_can_speak_to_says_what_to_install(
 
 def test_a_server_at_an_address_is_spoken_to_as_the_file_says() -> None:
     for transport in ("http", "sse"):
-        entry = McpServer(id="s", transport=transport, url="http://x/")  # type: ignore[arg-type]  # one of them
-        assert server_of(entry) == HttpServer("http://x/", transport=transport)  # type: ignore[arg-type]  # likewise
+        entry = McpServer(id="s", transport=transport, url="http://x/")
+        assert server_of(entry) == HttpServer("http://x/", transport=transport)

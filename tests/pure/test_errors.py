@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import NoReturn
 
 import attrs
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import parallel_agent
-from parallel_agent import errors
+from parallel_agent import errors, model_errors
 from parallel_agent.errors import AgentError, StateConflictError
 from parallel_agent.notes import describe, note_origin, note_other
 from session import BranchOutcome
@@ -22,11 +23,11 @@ from session import BranchOutcome
 # ---------------------------------------------------------------------------------- the tree
 
 
-def drawn_tree() -> dict[str, str]:
-    """Read the drawing in the module's docstring: each error and its parent."""
+def drawn_tree(module: ModuleType = errors) -> dict[str, str]:
+    """Read the drawing in a module's docstring: each error and its parent."""
     parents: dict[str, str] = {}
     line: list[tuple[int, str]] = []
-    for text in (errors.__doc__ or "").splitlines():
+    for text in (module.__doc__ or "").splitlines():
         found = re.match(r"[ │├└─]*(\w+Error)\b", text)
         if found is None or not text.startswith("    "):
             continue
@@ -45,6 +46,18 @@ def test_the_drawing_is_the_tree_of_classes() -> None:
         if issubclass(found, AgentError)
     }
     assert drawn_tree() == classes
+
+
+def test_that_of_models_and_tools_is_one_too() -> None:
+    classes = {
+        name: found.__mro__[1].__name__
+        for name, found in inspect.getmembers(model_errors, inspect.isclass)
+        if issubclass(found, AgentError)
+    }
+    drawn = drawn_tree(model_errors)
+    assert drawn == classes | {"AgentError": "Exception", "UsageError": "AgentError"}
+    assert set(drawn) - {"AgentError", "UsageError"} == set(model_errors.__all__)
+    assert set(model_errors.__all__) <= set(parallel_agent.__all__)
 
 
 def test_every_error_is_exported_by_its_module_and_by_the_front_door() -> None:

@@ -252,7 +252,7 @@ class Web:
         if self.key and dict(scope["headers"]).get(b"authorization") != self.key.encode():
             status = 401
         elif scope["method"] == "POST":
-            self.server.send = sent.append  # type: ignore[method-assign]
+            self.server.send = sent.append  # type: ignore[assignment,method-assign]
             self.server.hear(json.loads(body))
             status = 200 if sent else 202
         else:

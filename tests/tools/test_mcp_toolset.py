@@ -525,6 +525,8 @@ web: Any = HttpServer
         (lambda: web("http://a", transport="stdio"), "transport is one of http, sse"),
         (lambda: McpToolset(cast("Any", "http://a:secret@b")), "an HttpServer, not str"),
         (lambda: McpToolset(by_hand(), names="add"), "names is a list of names, not 'add'"),
+        (lambda: McpToolset(by_hand(), prefix=cast("Any", None)), "prefix is text, not None"),
+        (lambda: McpToolset(by_hand(), timeout=cast("Any", None)), "timeout is a number"),
         (lambda: McpToolset(by_hand(), timeout=0), "timeout is a number of seconds"),
         (lambda: McpToolset(by_hand(), call_timeout=-1), "call_timeout is a number of seconds"),
     ],
