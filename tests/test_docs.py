@@ -23,6 +23,8 @@ import trio.testing
 import parallel_agent
 import parallel_agent.aio
 import parallel_agent.config
+import parallel_agent.mcp
+import parallel_agent.openai
 import parallel_agent.sync
 import parallel_agent.testing
 import session
@@ -195,6 +197,8 @@ DOORS: Final = [
     parallel_agent,
     session,
     parallel_agent.config,
+    parallel_agent.mcp,
+    parallel_agent.openai,
     parallel_agent.testing,
     parallel_agent.aio,
     parallel_agent.sync,

@@ -20,6 +20,8 @@ import pytest
 import parallel_agent
 import parallel_agent.aio
 import parallel_agent.config
+import parallel_agent.mcp
+import parallel_agent.openai
 import parallel_agent.sync
 import session
 
@@ -28,6 +30,8 @@ DOORS: Final = (
     parallel_agent,
     parallel_agent.aio,
     parallel_agent.config,
+    parallel_agent.mcp,
+    parallel_agent.openai,
     parallel_agent.sync,
 )
 EXPORTS: Final = [(door, name) for door in DOORS for name in door.__all__]

@@ -32,6 +32,9 @@ LATE_IMPORTS: Final[frozenset[tuple[str, str]]] = frozenset(
         ("parallel_agent.cli.store", "session.database.url"),
         # The extra `openai`: a model that is given by its name.
         ("parallel_agent.llm.providers", "parallel_agent.llm.openai_model"),
+        # Likewise, and the extra `mcp`: what the nodes of a file need.
+        ("parallel_agent.config.models", "parallel_agent.llm.openai_model"),
+        ("parallel_agent.config.file_tools", "parallel_agent.tools.mcp_toolset"),
         # The extra `jsonschema`: an output_schema that is one.
         ("parallel_agent.llm.output", "jsonschema"),
         ("parallel_agent.llm.output", "jsonschema.validators"),

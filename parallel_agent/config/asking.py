@@ -16,6 +16,7 @@ from parallel_agent.config.materials import Materials
 from parallel_agent.config.models import FileModel
 from parallel_agent.config.plan import Plan, Planned
 from parallel_agent.config.problems import Problem
+from parallel_agent.config.reacting import REACT_OUTPUT, Reacting
 from parallel_agent.config.sharing import imports_of
 from parallel_agent.config.source import Source
 from parallel_agent.errors import ConfigError, TreeError
@@ -50,6 +51,8 @@ class Asking:
         user_message: what the file says for a run that is started without a message.
         retrieved_chunks: what was found.
         max_turns: how often the model may want tools; it is asked once more, without.
+        reacting: the agents that it has work, if it is a controller.
+        works: it works for a controller: what it is told begins with what that wants done.
     """
 
     model: FileModel
@@ -65,6 +68,8 @@ class Asking:
     user_message: str | None = None
     retrieved_chunks: str | None = None
     max_turns: int = MAX_TURNS
+    reacting: Reacting | None = None
+    works: bool = False
 
 
 def schema_of(structured: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,6 +114,7 @@ class Asker:
     ) -> None:
         """See the class."""
         self.notes: list[Problem] = []
+        self._plan = plan
         self._file = plan.file
         self._source = source
         self._models = models
@@ -137,7 +143,10 @@ class Asker:
             return Asking(model=model, config=config)
         if model.refusal is not None and model.given is None:
             self._note(model.refusal)
-        schema = None if entry.structured_output is None else schema_of(entry.structured_output)
+        structured: Mapping[str, Any] | None = entry.structured_output
+        if node.id in self._plan.reacting:
+            structured = REACT_OUTPUT if entry.react_output is None else entry.react_output
+        schema = None if structured is None else schema_of(structured)
         asking = Asking(
             model=model,
             template=self._templates[entry.prompt.template],
@@ -155,6 +164,7 @@ class Asker:
             user_message=self._file.user_message,
             retrieved_chunks=self._file.retrieved_chunks,
             max_turns=MAX_TURNS if entry.max_tool_calls is None else entry.max_tool_calls,
+            works=self._plan.inside.get(node.id) in self._plan.reacting,
         )
         if asking.max_turns < 0:
             why = f"a whole number from 0 on is needed, not {asking.max_turns}"
@@ -191,7 +201,8 @@ class Asker:
             return None  # told when the node runs: to check and to draw it, it is not needed
         except TreeError as exc:
             why = str(exc).removeprefix(f"output_schema of {node.name!r} ")
-            path = f"{node.path}.structured_output"
+            is_controller = node.id in self._plan.reacting
+            path = f"{node.path}.{'react_output' if is_controller else 'structured_output'}"
             problems.append(self._source.problem(path, f"this {why}"))
             return None
 

@@ -25,6 +25,50 @@ def edge_problems(plan: Plan, source: Source, conditions: Mapping[str, Any]) -> 
     for wire in plan.wires:
         yield from _wire(guards, source, wire)
     yield from _two_ways(plan, source)
+    for controller, agents in plan.reacting.items():
+        yield from _controller(plan, source, controller)
+        for agent in agents:
+            yield from edge_problems(agent, source, conditions)
+            yield from _agent(plan, source, controller, agent)
+
+
+def _controller(plan: Plan, source: Source, controller: str) -> Iterator[Problem]:
+    """Yield what is wrong with a node that has agents work."""
+    node = plan.nodes.get(controller)
+    if node is None:
+        return
+    if node.entry.model is None or node.entry.prompt is None:
+        why = "a node with react is answered by a model, and has a prompt"
+        yield source.problem(node.path, why)
+    for key in ("tools", "mcp_servers", "blackboard", "structured_output"):
+        if getattr(node.entry, key) is not None:
+            why = "a node with react has agents, and none of this"
+            yield source.problem(f"{node.path}.{key}", why, at_key=True)
+    most = (node.entry.react or {}).get("max_iterations")
+    if most is not None and (type(most) is not int or most < 1):
+        why = f"a whole number from 1 on is needed, not {shown(most)}"
+        yield source.problem(f"{node.path}.react.max_iterations", why)
+
+
+def _agent(plan: Plan, source: Source, controller: str, agent: Plan) -> Iterator[Problem]:
+    """Yield what is wrong with an agent of a controller."""
+    for nested in agent.reacting:
+        why = f"{shown(nested)} works for {shown(controller)}, and has no agents of its own"
+        place = next(one.path for one in agent.mentions if one.id == nested)
+        yield source.problem(f"{place}.react", why, at_key=True)
+    for mention in agent.mentions:
+        owner = plan.inside.get(mention.id, controller)
+        node = plan.nodes.get(mention.id)
+        if owner != controller:
+            why = f"{shown(mention.id)} is part of {shown(owner)}, and has no edges"
+            yield source.problem(mention.path, why)
+        elif node is not None and node.is_guard:
+            why = f"{shown(mention.id)} is a guard, and runs before the graph"
+            yield source.problem(mention.path, f"{why}: it cannot work for a node")
+    names = [other.mentions[0].id for other in plan.reacting[controller]]
+    first = agent.mentions[0]
+    if names.count(first.id) > 1 and plan.reacting[controller][-1] is agent:
+        yield source.problem(first.path, f"{shown(first.id)} is there twice")
 
 
 def _mention(plan: Plan, source: Source, mention: Mention) -> Iterator[Problem]:
@@ -37,9 +81,6 @@ def _mention(plan: Plan, source: Source, mention: Mention) -> Iterator[Problem]:
     elif mention.id in plan.inside:
         why = f"{shown(mention.id)} is part of {shown(plan.inside[mention.id])}, and has no edges"
         yield source.problem(place, why)
-    if mention.entry.get("react") is not None:
-        why = "react is not supported yet; write a loop"
-        yield source.problem(f"{mention.path}.react", why, at_key=True)
 
 
 def _options(source: Source, mention: Mention, conditions: Mapping[str, Any]) -> Iterator[Problem]:

@@ -29,7 +29,8 @@ def model_problems(plan: Plan, source: Source, tools: Collection[str]) -> Iterat
         yield from checker.node(entry, f"nodes[{index}]")
     for node in plan.nodes.values():
         if node.id in plan.inside:
-            for key in ("message_passing", "blackboard"):
+            works = plan.inside[node.id] in plan.reacting
+            for key in ("blackboard",) if works else ("message_passing", "blackboard"):
                 if getattr(node.entry, key) is not None:
                     why = f"{shown(node.id)} is part of another node; only the graph's own share"
                     yield source.problem(f"{node.path}.{key}", f"{why} texts", at_key=True)

@@ -27,12 +27,14 @@ from parallel_agent.config.format import GraphFile, NodeEntry, PolicyEntry, Retr
 from parallel_agent.config.model_node import ModelNode
 from parallel_agent.config.plan import Mention, Plan, Planned, Way, Wire, as_name
 from parallel_agent.config.problems import Problem
-from parallel_agent.config.sharing import chains_of, documents_of
+from parallel_agent.config.reacting import MAX_ITERATIONS, Reacting, collector
+from parallel_agent.config.sharing import chains_of, documents_of, passed_on_in
 from parallel_agent.config.source import Source
 from parallel_agent.errors import ConfigError, GraphError, UsageError
 from parallel_agent.function_agent import FunctionAgent
 from parallel_agent.graph.edges import ALWAYS, Edge, EdgeLike, Ordered
 from parallel_agent.retry import Retry
+from parallel_agent.tools.agent_tool import AgentTool
 from parallel_agent.workflow.graph import GraphAgent
 from parallel_agent.workflow.loop import LoopAgent
 from parallel_agent.workflow.map import MapAgent
@@ -91,7 +93,7 @@ class _Compiler:
         try:
             return GraphAgent(
                 graph_name(plan, self._source.file),
-                [*self._wired(), *self._chained()],
+                [*self._wired(plan), *self._chained()],
                 nodes=[self._agents[node.id] for node in plan.in_order()],
                 guards=[self._agents[node.id] for node in plan.guards],
                 documents=documents_of(plan, self._agents),
@@ -109,6 +111,9 @@ class _Compiler:
 
     def _add(self, node: Planned) -> None:
         members = [self._agents.get(member.id) for member in node.members]
+        working = [one.id for one in _working_for(self._plan, node)]
+        if any(one not in self._agents for one in working):
+            return  # likewise
         if None in members:
             return  # one of them is refused already
         before = len(self._problems)
@@ -166,7 +171,24 @@ class _Compiler:
 
     def _model(self, node: Planned, options: AgentOptions) -> ModelNode:
         asking = self._given.asker.asking(node)
+        agents = self._plan.reacting.get(node.id)
+        if agents is not None and asking.template is not None:
+            tools = {agent.mentions[0].id: AgentTool(self._working(agent)) for agent in agents}
+            most = (node.entry.react or {}).get("max_iterations") or MAX_ITERATIONS
+            asking = attrs.evolve(asking, reacting=Reacting(tools, most))
         return ModelNode(node.name, entry=node.entry, asking=asking, **options)
+
+    def _working(self, plan: Plan) -> GraphAgent:
+        """Return the graph of an agent that a controller has work."""
+        nodes = [self._agents[node.id] for node in plan.in_order()]
+        name = f"{nodes[0].name}_agent"
+        taken = {node.name for node in self._plan.nodes.values()}
+        while {name, f"{name}_says"} & taken:
+            name += "_"
+        last = collector(f"{name}_says", nodes)
+        edges: list[EdgeLike] = [*self._wired(plan), (nodes, last)]
+        documents = passed_on_in(plan, self._agents, last)
+        return GraphAgent(name, edges, nodes=[*nodes, last], documents=documents)
 
     def _options(self, prefix: str, entry: NodeEntry | GraphFile) -> AgentOptions:
         options = AgentOptions()
@@ -211,8 +233,8 @@ class _Compiler:
 
     # Edges.
 
-    def _wired(self) -> Iterator[EdgeLike]:
-        for wire in self._plan.wires:
+    def _wired(self, plan: Plan) -> Iterator[EdgeLike]:
+        for wire in plan.wires:
             yield from self._edges(wire)
 
     def _chained(self) -> Iterator[EdgeLike]:
@@ -320,7 +342,12 @@ def _parts_first(plan: Plan) -> list[Planned]:
             seen.add(node.id)
             todo.append((node, True))
             todo += [(plan.nodes[member.id], False) for member in reversed(node.members)]
+            todo += [(one, False) for one in _working_for(plan, node)]
     return line
+
+
+def _working_for(plan: Plan, node: Planned) -> list[Planned]:
+    return [one for agent in plan.reacting.get(node.id, ()) for one in agent.in_order()]
 
 
 def graph_name(plan: Plan, file: str) -> str:

@@ -216,7 +216,7 @@ class EdgeEntry(_Conditional, total=False):
     when: Any
     default: bool | None
     max_times: int | None
-    react: Any
+    react: list[EdgeEntry | str] | None
     batch_children: list[EdgeEntry | str] | None
     batch_fan_in: list[EdgeEntry | str] | None
 

@@ -11,6 +11,7 @@ from parallel_agent.config.asking import Asking
 from parallel_agent.config.file_tools import add_all
 from parallel_agent.config.format import ModelEntry, NodeEntry, Template
 from parallel_agent.config.prompts import PlaceholderError, active_values, render_prompt
+from parallel_agent.config.reacting import Routed
 from parallel_agent.config.sharing import PIPE
 from parallel_agent.context import InvocationContext, activation_of
 from parallel_agent.llm.callbacks import Callbacks
@@ -47,7 +48,8 @@ class ModelNode(Agent):
         self, name: str, *, entry: NodeEntry, asking: Asking, **options: Unpack[AgentOptions]
     ) -> None:
         """See the class."""
-        super().__init__(name, **options)
+        agents = () if asking.reacting is None else asking.reacting.agents.values()
+        super().__init__(name, [tool.agent for tool in agents], **options)
         self._entry = entry
         self._asking = asking
 
@@ -92,8 +94,14 @@ class ModelNode(Agent):
         model, output = asking.model.ready(self.name), asking.output
         if output is None and asking.schema is not None:
             output = Output(asking.schema, self.name)
+        max_turns = asking.max_turns
+        if asking.reacting is not None and output is not None:
+            max_turns = asking.reacting.most
+            model, output = Routed(model, output, self.name, max_turns), None
         async with AsyncExitStack() as stack:
-            tools: dict[str, Tool] = dict(asking.tools)
+            tools: dict[str, Tool] = dict(
+                asking.tools if asking.reacting is None else asking.reacting.agents
+            )
             for use in asking.servers:
                 opened = await stack.enter_async_context(use.toolset(self.name).open(ctx))
                 add_all(tools, opened, self.name)
@@ -107,7 +115,7 @@ class ModelNode(Agent):
                 config=asking.config,
                 output=output,
                 repairs=1,
-                max_turns=asking.max_turns,
+                max_turns=max_turns,
                 answers_at_last=True,
             )
             await conversation.run()
@@ -117,9 +125,15 @@ class ModelNode(Agent):
         asking, documents = self._asking, ctx.documents
         read = [documents[board] for board in asking.boards if board in documents]
         message = _message(ctx, asking)
+        passed_on = documents.get(PIPE)
+        if asking.works and passed_on is not None:
+            # Its graph was given what the controller wants done.
+            graph = activation_of(ctx).parent
+            wanted = "" if graph is None else input_content(graph.input).text
+            passed_on = "\n\n".join(filter(None, [wanted, passed_on]))
         return {
             "user_message": message,
-            "message_passing": documents.get(PIPE),
+            "message_passing": passed_on,
             "retrieved_chunks": asking.retrieved_chunks,
             "blackboard": "\n\n".join(filter(None, read)) if read else None,
             "input": _input(ctx, message),

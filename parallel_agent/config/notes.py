@@ -20,7 +20,8 @@ _NO_EFFECT: Final = re.compile(
     batch_user_messages | react_compact_prompts | verbose | blackboard\.path
     | blackboard\.boards\[\d+\]\.file
     | models\[\d+\]\.(batch_\w+ | context_window | aws_\w+)
-    | nodes\[\d+\]\.(batch_message_passing | react | react_output | prompt\.batch_use_messages)
+    | nodes\[\d+\]\.(batch_message_passing | prompt\.batch_use_messages)
+    | nodes\[\d+\]\.react\.(compact\w* | resume\w*)
     | edges\[.*\.batch_(children|fan_in)
     """,
     re.VERBOSE,
@@ -60,6 +61,10 @@ def _on_histories(plan: Plan, source: Source) -> Iterator[Problem]:
 def _on_nodes(plan: Plan, source: Source, templates: Sequence[Template]) -> Iterator[Problem]:
     for node in plan.nodes.values():
         entry, path = node.entry, node.path
+        for key in () if node.id in plan.reacting else ("react", "react_output"):
+            if getattr(entry, key) is not None:
+                why = "this has no effect: no edge of the node has agents below `react`"
+                yield source.problem(f"{path}.{key}", why, at_key=True, is_note=True)
         if entry.prompt is not None:
             template = templates[entry.prompt.template]
             yield from _on_prompt(source, entry, f"{path}.prompt", template)

@@ -128,6 +128,8 @@ class Plan:
             lists.
         wires: the lists of the edges, likewise.
         inside: for each node that is part of another one, which.
+        reacting: for each node that has agents work, these, each as a plan of its own.
+        is_whole: it has the nodes that no edge names as well.
     """
 
     file: GraphFile
@@ -135,6 +137,8 @@ class Plan:
     mentions: list[Mention] = attrs.Factory(list[Mention])
     wires: list[Wire] = attrs.Factory(list[Wire])
     inside: dict[str, str] = attrs.Factory(dict[str, str])
+    reacting: dict[str, list[Plan]] = attrs.Factory(dict[str, "list[Plan]"])
+    is_whole: bool = True
 
     @property
     def guards(self) -> list[Planned]:
@@ -146,7 +150,8 @@ class Plan:
 
         This is the order in which writers and readers follow each other if no edge says.
         """
-        ids = dict.fromkeys([*(one.id for one in self.mentions), *self.nodes])
+        others = self.nodes if self.is_whole else ()
+        ids = dict.fromkeys([*(one.id for one in self.mentions), *others])
         return [
             self.nodes[one]
             for one in ids
@@ -162,9 +167,12 @@ def make_plan(file: GraphFile) -> Plan:
         if plan.nodes.setdefault(entry.id, planned) is planned:
             for member in planned.members:
                 plan.inside.setdefault(member.id, entry.id)
-    _free_the_last(plan)
     for index, edge in enumerate(file.edges or ()):
         _walk(plan, edge, f"edges[{index}]", None)
+    for controller, agents in plan.reacting.items():
+        for mention in (mention for agent in agents for mention in agent.mentions):
+            plan.inside.setdefault(mention.id, controller)
+    _free_the_last(plan)
     return plan
 
 
@@ -221,6 +229,10 @@ def _walk(plan: Plan, edge: EdgeEntry | str, path: str, way: Way | None) -> Ment
             plan.wires.append(wire)
             for index, other in enumerate(listed):
                 wire.others.append(_walk(plan, other, f"{path}.{one.value}[{index}]", one))
+    for index, other in enumerate(entry.get("react") or ()):
+        agent = Plan(plan.file, plan.nodes, is_whole=False)
+        _walk(agent, other, f"{path}.react[{index}]", None)
+        plan.reacting.setdefault(mention.id, []).append(agent)
     for name in ("batch_children", "batch_fan_in"):
         batched: Sequence[EdgeEntry | str] | None = entry.get(name)  # type: ignore[assignment]  # as above
         for index, other in enumerate(batched or ()):

@@ -8,15 +8,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+import attrs
+
 from parallel_agent.agent import Agent
 from parallel_agent.config.format import BoardEntry
 from parallel_agent.config.plan import Plan, Planned
 from parallel_agent.graph.documents import Document
 
-__all__ = ["PIPE", "chains_of", "documents_of", "imports_of"]
+__all__ = ["PIPE", "chains_of", "documents_of", "imports_of", "passed_on_in"]
 
 PIPE: Final = "message_passing"
 """The document that holds what nodes pass on."""
+
+
+def passed_on_in(plan: Plan, agents: Mapping[str, Agent], last: Agent) -> list[Document]:
+    """Return what the nodes of a controller's agent pass on; ``last`` reads it as well."""
+    return [attrs.evolve(pipe, readers=[*pipe.readers, last]) for pipe in _pipe(plan, agents)]
 
 
 def documents_of(plan: Plan, agents: Mapping[str, Agent]) -> list[Document]:

@@ -176,6 +176,7 @@ def by_the_sdk() -> Any:
     from mcp.server import MCPServer
 
     server = MCPServer("by the SDK")
+    begun = list[int]()
     stopped = list[int]()
 
     @server.tool()
@@ -191,13 +192,14 @@ def by_the_sdk() -> Any:
         return text
 
     @server.tool()
-    def has_stopped() -> int:
-        """Tell how often `hang` was cancelled."""
-        return len(stopped)
+    def hangs() -> list[int]:
+        """Tell how often `hang` was called, and how often cancelled."""
+        return [len(begun), len(stopped)]
 
     @server.tool()
     async def hang() -> str:
         """Never answer."""
+        begun.append(1)
         try:
             await anyio.sleep_forever()
         finally:
@@ -267,6 +269,9 @@ def main() -> None:
     options = set(sys.argv[1:])
     if "stubborn" in options:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if {"exit", "banner"} <= options:
+        sys.stdout.write("Welcome to the server!\n")
+        sys.stdout.flush()
     if "exit" in options:
         sys.exit(f"cannot read the configuration; the key is {os.environ.get('TOKEN')}")
     if "sdk" in options:
