@@ -14,6 +14,7 @@ from parallel_agent.agent import Agent, check_agent
 from parallel_agent.config.loading import check_graph, load_graph
 from parallel_agent.config.problems import Problem
 from parallel_agent.errors import ConfigError, TreeError
+from parallel_agent.llm.model import Model
 from parallel_agent.observe.harmless import one_line
 from parallel_agent.tools.tool import Tool
 
@@ -67,7 +68,7 @@ def code_in(modules: Sequence[tuple[str, ModuleType]]) -> Code:
                     agents[value.name] = agents[name] = value
             elif isinstance(value, Tool):
                 tools[value.name] = tools[name] = value
-            elif name == "models" and isinstance(value, Mapping):
+            elif name == "models" and _are_models(value):
                 models.update(value)  # pyright: ignore[reportUnknownArgumentType]  # checked when the file is loaded
             elif not name.startswith("_") and _is_of(value, module):
                 functions[name] = value
@@ -78,6 +79,11 @@ def code_in(modules: Sequence[tuple[str, ModuleType]]) -> Code:
         models=models,
         modules=tuple(name for name, _ in modules if name),
     )
+
+
+def _are_models(value: Any) -> bool:
+    """Whether it is a mapping of models; not one of something else that is called so."""
+    return isinstance(value, Mapping) and any(isinstance(one, Model) for one in value.values())  # pyright: ignore[reportUnknownVariableType]  # of whatever
 
 
 def _is_of(value: Any, module: ModuleType) -> bool:

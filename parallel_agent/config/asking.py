@@ -6,7 +6,7 @@ Pure: no I/O; but tools that were given are looked at.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 import attrs
 
@@ -82,6 +82,20 @@ def schema_of(structured: Mapping[str, Any]) -> dict[str, Any]:
     if fields is not None:
         said = {"type": "object", **said, "properties": fields}
     return said
+
+
+def _references(schema: Any) -> Iterator[str]:
+    """Yield what a schema refers to."""
+    todo: list[Any] = [schema]
+    while todo:
+        part: Any = todo.pop()
+        if isinstance(part, Mapping):
+            inside = cast("Mapping[str, Any]", part)
+            found = [inside.get(key) for key in ("$ref", "$dynamicRef")]
+            yield from (one for one in found if isinstance(one, str))
+            todo += inside.values()
+        elif isinstance(part, list):
+            todo += cast("list[Any]", part)
 
 
 @final
@@ -195,14 +209,19 @@ class Asker:
     ) -> Output | None:
         if schema is None:
             return None
+        is_controller = node.id in self._plan.reacting
+        path = f"{node.path}.{'react_output' if is_controller else 'structured_output'}"
+        far = next((one for one in _references(schema) if not one.startswith("#")), None)
+        if far is not None:
+            why = f"a $ref leads to a place in the schema itself (#/...), not to {shown(far)}"
+            problems.append(self._source.problem(path, f"{why}: nothing is fetched"))
+            return None
         try:
             return Output(schema, node.name)
         except MissingExtraError:
             return None  # told when the node runs: to check and to draw it, it is not needed
         except TreeError as exc:
             why = str(exc).removeprefix(f"output_schema of {node.name!r} ")
-            is_controller = node.id in self._plan.reacting
-            path = f"{node.path}.{'react_output' if is_controller else 'structured_output'}"
             problems.append(self._source.problem(path, f"this {why}"))
             return None
 

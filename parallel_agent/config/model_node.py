@@ -144,11 +144,11 @@ class ModelNode(Agent):
         if prompt:
             yield Text(prompt)
             return
-        given = ctx.user_content
-        message = _message(ctx, self._asking)
-        if not activation_of(ctx).has_input and given is not None and ctx.user_text:
+        given, asking = ctx.user_content, self._asking
+        is_given = given is not None and bool(ctx.user_text or asking.user_message is None)
+        if given is not None and is_given and not activation_of(ctx).has_input:
             yield from given.parts
-        elif text := _input(ctx, message):
+        elif text := _input(ctx, _message(ctx, asking)):
             yield Text(text)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 import attrs
 
@@ -108,7 +108,7 @@ class Routed(Model):
         if problem is not None:
             message = f"the reply does not fit what agent {self._whose!r} asks for: {problem}"
             raise ModelOutputError(message, model=self.name)
-        yield self._routed(response, reply, is_last=not request.tools)
+        yield self._routed(response, cast("Mapping[str, Any]", reply), is_last=not request.tools)
 
     async def _whole(self, request: ModelRequest) -> ModelResponse:
         async with aclosing(self._model.generate(request)) as responses:

@@ -136,7 +136,7 @@ class Conversation:
 
     def _request(self, asides: Sequence[Content]) -> ModelRequest:
         own = contents_of(self._own, self.ctx.agent.name)
-        tools = self.caller.tools.values()
+        tools = tuple(self.caller.tools.values())
         if self.answers_at_last and self._turns() == self.max_turns:
             tools = ()
         return ModelRequest(

@@ -8,12 +8,14 @@ Nothing is tried again here: that is for an agent's `Retry`, which knows what it
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Final, final
+from http import HTTPStatus
+from typing import Any, Final, cast, final
 
 import attrs
 import trio
@@ -29,6 +31,7 @@ except ImportError as error:
 
 from parallel_agent.llm.chat import Assembly, body_of
 from parallel_agent.llm.model import Model, ModelRequest, ModelResponse
+from parallel_agent.llm.sse import EventReader
 from parallel_agent.model_errors import (
     ModelAuthError,
     ModelContextError,
@@ -69,6 +72,14 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
     "lmstudio": Provider("http://localhost:1234/v1", "LMSTUDIO"),
 }
 """What stands before the slash of a model's name: ``ollama/qwen2.5:7b``."""
+
+_DONE: Final = "[DONE]"
+
+_PATIENCE: Final = 0.5
+"""Seconds in which a server that has said all is to end its answer."""
+
+_LONGEST: Final = 500
+"""How much of an error is told, in letters."""
 
 _TOO_LONG: Final = re.compile(
     r"context.?(length|window|size)|maximum context|too many tokens|prompt is too long",
@@ -134,12 +145,23 @@ class OpenAIModel(Model):
 
     async def generate(self, request: ModelRequest) -> AsyncGenerator[ModelResponse, None]:
         """See `Model.generate`."""
-        assembly = Assembly(self._name)
+        assembly, reader, is_done = Assembly(self._name), EventReader(), False
+
+        def pieces(told: Iterable[str]) -> Iterator[ModelResponse]:
+            nonlocal is_done
+            for data in told:
+                is_done = is_done or data.startswith(_DONE)
+                piece = None if is_done else assembly.add(self._read(data))
+                if piece is not None:
+                    yield piece
+
         body = body_of(request, self._called, most=self._provider.most)
         body |= {"stream": True, "stream_options": {"include_usage": True}, **request.config.extra}
         try:
             # Not `chat.completions.create`: the objects it makes of each piece take more time than
             # all else together, and hide what a server has sent that is no piece of an answer.
+            # Nor its way to read events: it leaves generators to the garbage collector, of which
+            # trio warns.
             stream = await self._open().post(
                 "/chat/completions",
                 cast_to=object,
@@ -148,15 +170,38 @@ class OpenAIModel(Model):
                 stream_cls=openai.AsyncStream[object],
             )
             async with stream:
-                async for chunk in stream:
-                    piece = assembly.add(chunk)
-                    if piece is not None:
+                answer = stream.response.aiter_bytes()
+                try:
+                    async for received in answer:
+                        for piece in pieces(reader.feed(received)):
+                            yield piece
+                        if is_done:
+                            break
+                    for piece in pieces(reader.end()):
                         yield piece
+                finally:
+                    await _read_up(answer, patience=_PATIENCE if is_done else 0)
         except (ModelError, trio.Cancelled, GeneratorExit):
             raise
         except Exception as exc:
             raise self._told(exc) from exc
         yield assembly.whole()
+
+    def _read(self, data: str) -> Any:
+        """Return a piece.
+
+        Raises:
+            ModelError: the server has sent an error in its place.
+        """
+        piece: Any = json.loads(data)
+        has_error = isinstance(piece, dict) and "error" in piece
+        told: Any = cast("dict[str, Any]", piece)["error"] if has_error else None
+        if not told:
+            return cast("Any", piece)
+        fields = cast("dict[str, Any]", told) if isinstance(told, dict) else {"message": told}
+        code = fields.get("code") or fields.get("type")
+        status = code if type(code) is int else None
+        raise self._error(f"{fields.get('message') or fields}", status=status, code=f"{code}")
 
     def _open(self) -> openai.AsyncOpenAI:
         """Return the client of this run of trio."""
@@ -177,31 +222,41 @@ class OpenAIModel(Model):
 
     def _told(self, error: Exception) -> ModelError:
         """Return what has happened, as an error of ours."""
-        name = self._name
         body: object = getattr(error, "body", None)
         told = body if isinstance(body, str) else getattr(error, "message", "")
-        said = f"{told or error!s:.500}"  # the page of a proxy is long, and says little
-        status: int | None = getattr(error, "status_code", None)
-        code = str(getattr(error, "code", None) or "")
-        kind = type(error)
-        if isinstance(error, openai.RateLimitError):
+        said = f"{told or error}"
+        if isinstance(error, openai.APIStatusError):
             after = _retry_after(error.response.headers)
+            return self._error(said, status=error.status_code, code=f"{error.code}", after=after)
+        if isinstance(error, openai.APIConnectionError) or _is_of_transport(error):
+            said = said or type(error).__name__
+            return ModelUnavailableError(f"{said} ({self._base_url})", model=self._name)
+        return ModelProtocolError(f"{type(error).__name__}: {said:.{_LONGEST}}", model=self._name)
+
+    def _error(
+        self, said: str, *, status: int | None, code: str, after: float | None = None
+    ) -> ModelError:
+        """Return what a server has said, by its status and its code, if it has given any."""
+        name, said = self._name, said[:_LONGEST]  # the page of a proxy is long, and says little
+        if status == HTTPStatus.TOO_MANY_REQUESTS or "rate_limit" in code:
             return ModelRateLimitError(said, model=name, status=status, retry_after=after)
-        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             return ModelAuthError(said, model=name, status=status)
-        if code == "context_length_exceeded" or (status != 500 and _TOO_LONG.search(said)):  # noqa: PLR2004  # a server's own trouble
+        is_its_own = status == HTTPStatus.INTERNAL_SERVER_ERROR
+        if code == "context_length_exceeded" or (not is_its_own and _TOO_LONG.search(said)):
             return ModelContextError(said, model=name, status=status)
-        if isinstance(error, openai.APIStatusError) and status is not None and status < 500:  # noqa: PLR2004  # its trouble, from there on
+        is_ours = status is not None and status < HTTPStatus.INTERNAL_SERVER_ERROR
+        if is_ours or code == "invalid_request_error":
             return ModelRequestError(said, model=name, status=status)
-        if isinstance(error, openai.APIStatusError | openai.APIConnectionError):
-            where = "" if status is not None else f" ({self._base_url})"
-            return ModelUnavailableError(f"{said}{where}", model=name, status=status)
-        if isinstance(error, openai.APIError):
-            return ModelUnavailableError(said, model=name)
-        return ModelProtocolError(f"{kind.__name__}: {said}", model=name)
+        return ModelUnavailableError(said, model=name, status=status)
 
     def __repr__(self) -> str:
         return f"<OpenAIModel {self._name} at {self._base_url}>"
+
+
+def _is_of_transport(error: Exception) -> bool:
+    """Return whether a connection has broken. By name: whose it is depends on the SDK's release."""
+    return any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
 
 
 async def _close_at_the_end(client: openai.AsyncOpenAI) -> None:
@@ -210,6 +265,18 @@ async def _close_at_the_end(client: openai.AsyncOpenAI) -> None:
     finally:
         with trio.CancelScope(shield=True):
             await client.close()
+
+
+async def _read_up(body: AsyncIterator[bytes], *, patience: float) -> None:
+    """Read a body to its end, if that comes soon; or else end it.
+
+    What reads it is made of generators that wait inside each other. A cancellation ends them all
+    from within; closing the outermost would leave the others to the garbage collector. And a body
+    that was read to its end leaves its connection to the next call.
+    """
+    with suppress(Exception), trio.move_on_after(patience):
+        async for _ in body:
+            pass
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

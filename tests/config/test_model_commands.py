@@ -43,6 +43,11 @@ async def test_a_file_is_run_with_the_models_and_tools_of_a_module(tmp_path: Pat
     assert len(model.requests) == 2
 
 
+def test_what_is_called_models_and_holds_none_is_not_meant() -> None:
+    for models in ({"user": dict}, {}, ["x"]):
+        assert dict(code_in([("", module(models=models))]).models) == {}
+
+
 def test_a_check_without_code_asks_for_it_and_finds_nothing_wrong(tmp_path: Path) -> None:
     problems = problems_in(str(write(tmp_path, FILE)), Code())
     assert missing_code(problems)

@@ -273,6 +273,13 @@ def test_a_structured_output_that_is_no_schema_is_told(tmp_path: Path) -> None:
     ]
 
 
+def test_a_structured_output_leads_to_nothing_elsewhere(tmp_path: Path) -> None:
+    node = "prompt: {template: 0}\nstructured_output: {anyOf: [{$ref: 'http://far/x.json'}]}"
+    (told,) = refused(tmp_path, a_file(node))
+    assert told.endswith("not to 'http://far/x.json': nothing is fetched")
+    assert refused(tmp_path, a_file(node.replace("http://far/x.json", "#/$defs/x"))) == []
+
+
 GUARDED = """
     models: [{llm: ollama, model: m}]
     prompts: [{template: {prompt_template: {q: Well?}}}]

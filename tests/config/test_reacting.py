@@ -17,7 +17,7 @@ from parallel_agent.model_errors import CallLimitError, ModelOutputError
 from parallel_agent.testing.scripted_model import Answer, ScriptedModel
 from session.content import Content, Text
 from tests.config.asking import asked, request, run, said, sent, wanting
-from tests.config.writing import FILES, load, refused, write
+from tests.config.writing import FILES, echo, load, refused, write
 from tests.support.resuming import FIRST, cut_log, play, resume
 
 pytest.importorskip("jsonschema")
@@ -53,7 +53,7 @@ async def played(*answers: Answer) -> tuple[list[ModelRequest], Any]:
 
 async def test_the_model_sees_its_replies_and_what_the_agents_have_said() -> None:
     requests, output = await played(ask("sums", "3*7"), "21", done(), "the end")
-    fields = {
+    fields: dict[str, Any] = {
         "instruction": said("You have others work.", "role"),
         "output_schema": SCHEMA,
         "config": wanting(max_tokens=512),
@@ -183,11 +183,11 @@ PLAIN: Final = "{node: lead, react: [a, b]}"
             "{node: a, react: [b]}",
             "6:5: nodes[1]: a node with react is answered by a model",
         ),
-        (", tools: []", "", PLAIN, "5:44: nodes[0].tools: a node with react has agents, and none"),
-        ("", "", f"{PLAIN}, a", "8:37: edges[1]: 'a' is part of 'lead', and has no edges"),
-        ("", "", "{node: lead, react: [c]}", "8:29: edges[0].react[0]: there is no node 'c'"),
+        (", tools: []", "", PLAIN, "5:49: nodes[0].tools: a node with react has agents, and none"),
+        ("", "", f"{PLAIN}, a", "8:38: edges[1]: 'a' is part of 'lead', and has no edges"),
+        ("", "", "{node: lead, react: [c]}", "8:30: edges[0].react[0]: there is no node 'c'"),
         ("", "", "{node: lead, react: [a, a]}", "edges[0].react[1]: 'a' is there twice"),
-        ("", ", guard: true", PLAIN, "8:32: edges[0].react[1]: 'b' is a guard, and runs before"),
+        ("", ", guard: true", PLAIN, "8:33: edges[0].react[1]: 'b' is a guard, and runs before"),
         (
             ", react: {max_iterations: 0}",
             "",
@@ -231,9 +231,9 @@ def test_a_board_is_not_for_those_who_work_for_a_controller(tmp_path: Path) -> N
 
 def test_what_a_controller_needs_not_is_without_effect(tmp_path: Path) -> None:
     lead = ", react: {compact: true, resume: false}, react_output: {}"
-    notes = check_graph(write(tmp_path, NODES % (lead, "", PLAIN)), agents={"echo": played})
+    notes = check_graph(write(tmp_path, NODES % (lead, "", PLAIN)), agents={"echo": echo})
     assert [note.path for note in notes] == ["nodes[0].react.compact", "nodes[0].react.resume"]
-    notes = check_graph(write(tmp_path, NODES % (lead, "", "")), agents={"echo": played})
+    notes = check_graph(write(tmp_path, NODES % (lead, "", "")), agents={"echo": echo})
     assert {"nodes[0].react", "nodes[0].react_output"} < {note.path for note in notes}
 
 

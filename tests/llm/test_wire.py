@@ -31,9 +31,12 @@ from parallel_agent import (
 from parallel_agent.llm.agent import LlmAgent
 from parallel_agent.llm.model import GenerationConfig, Model, ModelRequest, ModelResponse
 from parallel_agent.model_errors import (
+    ModelAuthError,
+    ModelContextError,
     ModelError,
     ModelProtocolError,
     ModelRateLimitError,
+    ModelRequestError,
     ModelUnavailableError,
 )
 from tests.support.chat_server import (
@@ -286,7 +289,7 @@ BROKEN_OFF: Final = {
     "without a line": breaks_off(b"data: "),
     "between two pieces": breaks_off(*SAYS[:2]),
     "in a piece": breaks_off(SAYS[0], SAYS[1][:-9]),
-    "before its end was said": breaks_off(*SAYS[:2], SAYS[2][:-1]),
+    "before its end was said": breaks_off(*SAYS[:2], SAYS[2][:-9]),
     "after the name of a call": breaks_off(calling(name="look", arguments="")),
     "in the arguments of a call": breaks_off(calling(name="look", arguments="{")),
     "by saying that it is done": streams(),
@@ -432,9 +435,30 @@ async def test_an_error_in_the_stream_is_told_in_the_words_of_the_server() -> No
             assert "no room" in str(await fails(server, ModelUnavailableError))
 
 
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ({"code": 429}, ModelRateLimitError),
+        ({"code": "rate_limit_exceeded"}, ModelRateLimitError),
+        ({"code": 400}, ModelRequestError),
+        ({"type": "invalid_request_error"}, ModelRequestError),
+        ({"code": 401}, ModelAuthError),
+        ({"code": "context_length_exceeded"}, ModelContextError),
+        ({"type": "server_error"}, ModelUnavailableError),
+    ],
+)
+async def test_a_code_says_what_kind_of_error_it_is(
+    error: dict[str, Any], kind: type[ModelError]
+) -> None:
+    told = event({"error": {"message": "no", **error}})
+    async with serving(breaks_off(SAYS[0], told), streams(*SAYS)) as server:
+        await fails(server, kind)
+
+
 ANSWERED: Final = {
     "nobody says that it is done": breaks_off(*SAYS),
     "its last line is not ended": breaks_off(*SAYS, b"data: [DONE]"),
+    "its last piece is not ended": breaks_off(*SAYS[:-1], SAYS[-1].rstrip()),
     "there is a second answer": breaks_off(
         SAYS[0],
         piece(choices=[{"index": 1, "delta": {"content": "no, "}}]),
