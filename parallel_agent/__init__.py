@@ -93,6 +93,7 @@ from parallel_agent.model_errors import (  # noqa: E402
     ModelRateLimitError,
     ModelRequestError,
     ModelUnavailableError,
+    ToolArgumentsError,
     ToolDefinitionError,
     ToolError,
 )
@@ -245,6 +246,7 @@ __all__ = [
     "Tally",
     "Text",
     "Tool",
+    "ToolArgumentsError",
     "ToolContext",
     "ToolDefinitionError",
     "ToolError",

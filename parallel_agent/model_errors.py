@@ -18,6 +18,7 @@ A second tree, beside that of `parallel_agent.errors`; a name says again whose d
     │   ├── ModelRequestError       it refuses the request as it is (also a usage error)
     │   └── ModelUnavailableError   the server cannot be reached, or is out of order
     └── ToolError                   a tool has failed, and says so itself
+        └── ToolArgumentsError      what a model has given it does not fit; the model is told
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ __all__ = [
     "ModelRateLimitError",
     "ModelRequestError",
     "ModelUnavailableError",
+    "ToolArgumentsError",
     "ToolDefinitionError",
     "ToolError",
 ]
@@ -68,6 +70,10 @@ class ToolDefinitionError(UsageError, TypeError):
 
 class ToolError(AgentError):
     """A tool has failed, and says so itself. Subclasses say how."""
+
+
+class ToolArgumentsError(ToolError, ValueError):
+    """The arguments that a model has given do not fit. It is told, whatever becomes of errors."""
 
 
 class CallLimitError(AgentError):

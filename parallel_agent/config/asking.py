@@ -95,7 +95,7 @@ def _references(schema: Any) -> Iterator[str]:
             yield from (one for one in found if isinstance(one, str))
             todo += inside.values()
         elif isinstance(part, list):
-            todo += cast("list[Any]", part)
+            todo += part
 
 
 @final

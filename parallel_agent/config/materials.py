@@ -24,7 +24,6 @@ from parallel_agent.schema import Schema, SchemaError
 from parallel_agent.schema._problems import path_text, shown
 from session.content import Content, InlineData
 from session.event import USER
-from session.state import UnstorableError
 
 __all__ = ["ROLES", "Materials", "inside", "named_file", "read_materials"]
 
@@ -130,10 +129,7 @@ def _said(listed: Sequence[HistoryMessage], place: str, source: Source) -> Itera
         if role is None:
             why = f"a role is {', '.join(ROLES)}, not {shown(message.role)}"
             raise ConfigError([source.problem(f"{place}[{index}].role", why)])
-        try:
-            yield Content(message.content, role=role)
-        except UnstorableError as exc:
-            raise ConfigError([source.problem(f"{place}[{index}].content", str(exc))]) from None
+        yield Content(message.content, role=role)
 
 
 # Images and documents.

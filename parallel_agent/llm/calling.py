@@ -21,8 +21,8 @@ from parallel_agent.context import InvocationContext, activation_of
 from parallel_agent.errors import RunEndedError
 from parallel_agent.inputs import to_json
 from parallel_agent.llm.callbacks import Callbacks
+from parallel_agent.model_errors import ToolArgumentsError
 from parallel_agent.notes import describe
-from parallel_agent.schema import SchemaError
 from parallel_agent.tools.context import ToolContext
 from parallel_agent.tools.tool import Tool
 from session.actions import EventActions
@@ -92,11 +92,16 @@ class Caller:
     def _turn(
         self, contexts: Sequence[ToolContext], answers: Sequence[FunctionResponse | None]
     ) -> Turn:
-        merged, output, begun = EventActions(), None, False
+        merged, output = EventActions(), None
+        waits = any(ctx.waits for ctx in contexts)
         for position, (ctx, answer) in enumerate(zip(contexts, answers, strict=True)):
-            if answer is None:
-                continue
             actions = ctx.actions
+            asks_for = actions.escalate or actions.skip_summarization or actions.transfer_to_agent
+            if waits and asks_for:
+                # For the end of the turn, which is not yet: it is called again then.
+                answers = [*answers[:position], None, *answers[position + 1 :]]
+            if waits or answer is None:
+                continue
             merged.escalate = merged.escalate or actions.escalate
             if actions.skip_summarization and not merged.skip_summarization:
                 merged.skip_summarization, output = True, _plain(answer)
@@ -106,15 +111,13 @@ class Caller:
             elif actions.transfer_to_agent not in (None, target):
                 refused = {"error": f"only one agent can go on, and {target} does"}
                 answers = [*answers[:position], _response(ctx, refused), *answers[position + 1 :]]
-            tool = self.tools.get(ctx.call.name)
-            begun = begun or (tool is not None and tool.is_long_running)
         asked_to = merged.escalate or merged.skip_summarization
         return Turn(
             answers=tuple(answer for answer in answers if answer is not None),
             actions=merged,
             output=output,
-            waits=any(ctx.waits for ctx in contexts),
-            ends=begun or asked_to or merged.transfer_to_agent is not None,
+            waits=waits,
+            ends=asked_to or merged.transfer_to_agent is not None,
         )
 
     async def _answer(self, ctx: ToolContext) -> FunctionResponse:
@@ -143,8 +146,8 @@ class Caller:
             result = to_json(await tool.call(ctx, arguments))
         except RunEndedError:
             raise
-        except SchemaError as exc:
-            return {"error": f"the arguments do not fit: {exc}"}
+        except ToolArgumentsError as exc:
+            return {"error": str(exc)}
         except Exception as exc:  # noqa: BLE001  # as above
             return self._told(exc)
         return result if isinstance(result, dict) else {"result": result}

@@ -225,7 +225,16 @@ class Conversation:
         if turn.waits:
             activation = activation_of(self.ctx)
             await activation.invocation.engine.suspend(activation)
-        return turn.ends
+        return turn.ends or self._has_begun()
+
+    def _has_begun(self) -> bool:
+        """Return whether a call of this turn has begun what comes to its end later."""
+        *_, calling = (event for event in self._own if event.function_calls)
+        return any(
+            one.id in calling.long_running_tool_ids and "error" not in one.response
+            for event in self._own
+            for one in event.function_responses
+        )
 
     async def _note(self, event: Event, *, ends: bool = False) -> None:
         event = await self.ctx.emit(event)

@@ -23,8 +23,8 @@ from typing import (
 )
 
 from parallel_agent.context import InvocationContext, activation_of
-from parallel_agent.model_errors import ToolDefinitionError
-from parallel_agent.schema import Schema, SchemaTypeError
+from parallel_agent.model_errors import ToolArgumentsError, ToolDefinitionError
+from parallel_agent.schema import Schema, SchemaError, SchemaTypeError
 from parallel_agent.tools.context import ToolContext
 from parallel_agent.tools.tool import Approval, Tool
 
@@ -85,7 +85,11 @@ class FunctionTool(Tool):
 
     async def call(self, ctx: InvocationContext, arguments: Mapping[str, Any]) -> Any:
         """Call the function: a coroutine function as it is, a plain one in a thread of its own."""
-        given = dict(self._schema.structure(dict(arguments)))
+        try:
+            given = dict(self._schema.structure(dict(arguments)))
+        except SchemaError as exc:
+            message = f"the arguments do not fit: {exc}"
+            raise ToolArgumentsError(message) from None
         if self._context is not None:
             given[self._context] = ctx
         if self._is_async:

@@ -84,7 +84,7 @@ class Tool(ABC):
             arguments: what the model has given, not yet checked.
 
         Raises:
-            SchemaError: the arguments do not fit; the model is told.
+            ToolArgumentsError: the arguments do not fit; the model is told.
             Exception: it has failed; whether the model is told or the agent fails is the agent's.
         """
 

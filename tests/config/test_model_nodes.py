@@ -466,8 +466,15 @@ async def test_a_schema_that_nothing_can_check_says_what_to_install(
 def test_a_number_that_no_model_takes_is_told(
     tmp_path: Path, key: str, value: int, why: str
 ) -> None:
-    (told,) = refused(tmp_path, a_file(f"prompt: {{template: 0}}\n{key}: {value}"))
-    assert told == f"8:{len(key) + 7}: nodes[0].{key}: {why}"
+    place = f"8:{len(key) + 7}: nodes[0].{key}"
+    assert refused(tmp_path, a_file(f"prompt: {{template: 0}}\n{key}: {value}")) == [
+        f"{place}: {why}"
+    ]
+
+
+def test_a_node_without_a_prompt_is_looked_at_as_well(tmp_path: Path) -> None:
+    (told,) = refused(tmp_path, a_file("prompt: null\ntemperature: 3"))
+    assert told == "8:18: nodes[0].temperature: temperature is a number from 0 to 2, not 3.0"
 
 
 def test_the_model_that_was_given_counts_for_what_may_change_while_a_run_is_resumed(

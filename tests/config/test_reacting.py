@@ -19,6 +19,7 @@ from session.content import Content, Text
 from tests.config.asking import asked, request, run, said, sent, wanting
 from tests.config.writing import FILES, echo, load, refused, write
 from tests.support.resuming import FIRST, cut_log, play, resume
+from tests.workflow.trees import run_tree
 
 pytest.importorskip("jsonschema")
 
@@ -108,6 +109,20 @@ async def test_a_reply_that_does_not_fit_is_sent_back_once() -> None:
     assert output == "the end"
     with pytest.raises(ModelOutputError, match="what agent 'lead' asks for"):
         await played("I think", "{}")
+
+
+async def test_a_reply_that_is_no_object_does_not_fit(tmp_path: Path) -> None:
+    text = NODES % (", react_output: {type: array}", "", PLAIN)
+    with pytest.raises(ModelOutputError, match="'lead' asks for: an object is needed"):
+        await asked(tmp_path, text, "[]", agents={"echo": echo})
+
+
+def test_pieces_of_replies_are_not_shown() -> None:
+    reply = done()
+    model = ScriptedModel([[reply[:9], reply[9:]], "the end"])
+    ended = run_tree(load_graph(FILES / "react.yml", models={0: model}))
+    assert [event.text for event in ended.delivered if event.partial] == []
+    assert [event.text for event in ended.delivered if event.text] == ["it is done", "the end"]
 
 
 async def test_a_controller_that_is_not_done_in_time_fails() -> None:
@@ -211,6 +226,14 @@ PLAIN: Final = "{node: lead, react: [a, b]}"
             "",
             "{node: lead, react: [{node: a, children: [{node: b, if: x}]}]}",
             "if: no condition 'x' was given",
+        ),
+        ("", "", "{node: nobody, react: [a]}", "there is no node 'nobody'"),
+        ("", ", timeout: -1", PLAIN, "nodes[2].timeout: "),
+        (
+            "",
+            "",
+            f"{PLAIN}, {{node: other, react: [b]}}",
+            "edges[1].react[0]: 'b' is part of 'lead', and has no edges",
         ),
         (", react_output: {parameters: [x]}", "", PLAIN, "nodes[0].react_output: this is no JSON"),
     ],

@@ -20,6 +20,7 @@ from parallel_agent import (
     ParallelAgent,
     RunConfig,
     Runner,
+    Schema,
     SequentialAgent,
     Status,
 )
@@ -327,3 +328,49 @@ async def test_a_person_may_answer_in_another_process(
     ]
     assert ids == ["id1", "id2", "id3"]
     assert third.text == "end"
+
+
+async def test_what_ends_the_turn_waits_for_those_who_wait(autojump_clock: MockClock) -> None:
+    """What has begun has begun; the loop ends when the turn is over, and not before."""
+    diary: Diary = []
+
+    @tool(is_long_running=True)
+    async def order() -> str:
+        """Order something."""
+        diary.append("ordered")
+        await trio.lowlevel.checkpoint()
+        return "ticket"
+
+    calls = [call("pay", 1, amount=50), call("order", 2), call("exit_loop", 3)]
+    model = ScriptedModel([calls])
+    talker = LlmAgent("a", model, tools=[guarded(diary), order, exit_loop])
+    runner = Runner(LoopAgent("l", [talker], max_iterations=3), resumable=True)
+    first = await runner.run("go", session_id="s", run_config=SUSPEND)
+    assert first.status is Status.WAITING
+    (asked,) = [event.request for event in first.events if event.request is not None]
+    second = await runner.resume("s", responses={asked.id: True}, run_config=SUSPEND)
+    assert second.status is Status.COMPLETED
+    assert diary == ["ordered", "paid 50"]
+    assert len(model.requests) == 1
+    assert second.events[-1].escalate
+
+
+def test_a_long_running_tool_that_fails_has_not_begun() -> None:
+    @tool(is_long_running=True)
+    async def order() -> str:
+        """Order something."""
+        await trio.lowlevel.checkpoint()
+        raise OSError("closed")
+
+    model = ScriptedModel([call("order"), "sorry"])
+    assert run_tree(LlmAgent("a", model, tools=[order])).result.text == "sorry"
+
+
+def test_a_misfit_inside_a_tool_is_not_taken_for_one_of_its_arguments() -> None:
+    async def writes() -> None:
+        await trio.lowlevel.checkpoint()
+        Schema(int).structure("no")
+
+    model = ScriptedModel([call("writes"), "sorry"])
+    run_tree(LlmAgent("a", model, tools=[writes]))
+    assert answers(model)["id1"]["error"].startswith("SchemaError")

@@ -10,7 +10,7 @@ import attrs
 import pytest
 import trio
 
-from parallel_agent import InvocationContext, Runner, SchemaError, agent
+from parallel_agent import InvocationContext, Runner, ToolArgumentsError, agent
 from parallel_agent.model_errors import ToolDefinitionError
 from parallel_agent.tools.function_tool import FunctionTool, as_tool, tool
 from parallel_agent.tools.tool import Tool
@@ -65,9 +65,9 @@ async def test_defaults_stand_and_the_context_is_given() -> None:
 
 
 async def test_arguments_that_do_not_fit_are_refused_by_name() -> None:
-    with pytest.raises(SchemaError, match=r"days: a whole number is needed, not '3'"):
+    with pytest.raises(ToolArgumentsError, match=r"days: a whole number is needed, not '3'"):
         await called(look, city="Oslo", days="3")
-    with pytest.raises(SchemaError, match="there is no such field"):
+    with pytest.raises(ToolArgumentsError, match="there is no such field"):
         await called(look, city="Oslo", weeks=1)
 
 
