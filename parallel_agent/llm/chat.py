@@ -234,7 +234,7 @@ class Assembly:
     _text: _Words = attrs.field(factory=_Words)
     _thought: _Words = attrs.field(factory=_Words)
     _refusal: _Words = attrs.field(factory=_Words)
-    _calls: dict[int, _Call] = attrs.field(factory=dict[int, _Call])
+    _calls: dict[int, list[_Call]] = attrs.field(factory=dict[int, list[_Call]])
     _finish: str | None = None
     _usage: Usage | None = None
     _named: str = ""
@@ -278,10 +278,14 @@ class Assembly:
         return ModelResponse(content=Content(tuple(parts)), partial=True)
 
     def _add_call(self, piece: Mapping[str, Any]) -> None:
-        # Some servers number no calls, and send each as a whole.
-        index = piece.get("index")
-        call = self._calls.setdefault(len(self._calls) if index is None else int(index), _Call())
-        call.id = _text(piece.get("id")) or call.id
+        # Some servers number no calls, and send each as a whole; some number them all alike.
+        given, name = piece.get("index"), _text(piece.get("id"))
+        index = len(self._calls) if given is None else int(given)
+        calls = self._calls.setdefault(index, [_Call()])
+        if name and calls[-1].id and name != calls[-1].id:
+            calls.append(_Call())
+        call = calls[-1]
+        call.id = name or call.id
         function: Mapping[str, Any] = piece.get("function") or {}
         call.name = _text(function.get("name")) or call.name
         call.arguments.add(_text(function.get("arguments")))
@@ -303,7 +307,7 @@ class Assembly:
             parts.append(Text(thought, thought=True))
         if text or refusal:
             parts.append(Text(text or refusal))
-        parts += [self._call(call) for _, call in sorted(self._calls.items())]
+        parts += [self._call(call) for _, calls in sorted(self._calls.items()) for call in calls]
         finish: FinishReason = _FINISH.get(self._finish, "other")
         return ModelResponse(
             content=Content(tuple(parts)),
