@@ -61,6 +61,9 @@ class FunctionTool(Tool):
             message = f"a tool is a function or a Tool, not {function!r:.80}"
             raise ToolDefinitionError(message)
         name = str(getattr(function, "__name__", "")) if name is None else name
+        if name in ("", "<lambda>"):
+            message = f"{function!r:.80} has no name that a model could use: tool(f, name='...')"
+            raise ToolDefinitionError(message)
         summary, about = _documented(function)
         super().__init__(
             name,
@@ -69,7 +72,7 @@ class FunctionTool(Tool):
             is_long_running=is_long_running,
         )
         self._function = function
-        self._is_async = inspect.iscoroutinefunction(function)
+        self._is_async = any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
         self._context, self._schema = _signature(function, name)
         self._parameters = _described(self._schema.json_schema(), about)
 

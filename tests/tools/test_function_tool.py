@@ -10,8 +10,17 @@ import attrs
 import pytest
 import trio
 
-from parallel_agent import InvocationContext, Runner, ToolArgumentsError, agent
+from parallel_agent import (
+    FunctionCall,
+    FunctionResponse,
+    InvocationContext,
+    LlmAgent,
+    Runner,
+    ToolArgumentsError,
+    agent,
+)
 from parallel_agent.model_errors import ToolDefinitionError
+from parallel_agent.testing import ScriptedModel
 from parallel_agent.tools.function_tool import FunctionTool, as_tool, tool
 from parallel_agent.tools.tool import Tool
 
@@ -120,7 +129,7 @@ def _untold(a: Callable[[], None]) -> None: ...
         (_positional, "has no name to give it by"),
         (_unknown, "cannot be found out"),
         (_untold, "cannot be told to a model"),
-        (lambda: 1, "tool name '<lambda>' is none"),
+        (lambda: 1, r"has no name that a model could use: tool\(f, name='...'\)"),
         (7, "a tool is a function or a Tool, not 7"),
         (int, "a tool is a function or a Tool"),
     ],
@@ -139,3 +148,17 @@ def test_a_function_among_tools_is_one() -> None:
     assert as_tool(look) is look
     with pytest.raises(ToolDefinitionError):
         as_tool("look")
+
+
+async def test_an_object_with_a_coroutine_as_its_call_is_awaited() -> None:
+    class Looks:
+        async def __call__(self, city: str) -> str:
+            await trio.lowlevel.checkpoint()
+            return f"rain in {city}"
+
+    model = ScriptedModel([FunctionCall("look", {"city": "Oslo"}, "1"), "done"])
+    writer = LlmAgent("a", model, tools=[tool(Looks(), name="look")])
+    await Runner(writer).run("go")
+    (answer,) = model.requests[1].contents[-1].parts
+    assert isinstance(answer, FunctionResponse)
+    assert answer.response == {"result": "rain in Oslo"}
