@@ -96,8 +96,7 @@ def _looked_at(
         click.echo(f"Error: {error}", err=True)
         sys.exit(COULD_NOT)
     lines = [
-        f"{one_line(str(problem))}{' (no effect here)' if problem.is_note else ''}"
-        for problem in problems
+        f"{one_line(str(problem))}{' (a note)' if problem.is_note else ''}" for problem in problems
     ]
     is_wrong = any(not problem.is_note for problem in problems)
     if not agents and missing_code(problems):

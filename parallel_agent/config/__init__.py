@@ -5,7 +5,8 @@ YAML needs the extra ``yaml``; JSON needs none. `graph_schema` is for editors.
 A file goes through stages, each of which tells all that it finds wrong before the next begins:
 `source` (text to values, each with its line and column), `format` (values to the classes of the
 format), `checking` (what the classes cannot say) and `compiling` (to a `GraphAgent`). `loading`
-puts them together. Only `loading`, `source`, `materials` and `modules` read files or import anything.
+puts them together. Only `loading`, `source`, `materials` and `modules` read files or import
+anything.
 
 Nodes that models answer are `model_node`; `asking` puts together what each asks its model with.
 """

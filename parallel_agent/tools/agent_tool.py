@@ -96,9 +96,7 @@ class AgentTool(Tool):
         agent, activation = self._agent, activation_of(ctx)
         # Beside it there may be others, and which starts first is not the same in every run.
         number: int | str
-        number = (
-            ctx.key if isinstance(ctx, ToolContext) else activation.next_number(agent.name)
-        )
+        number = ctx.key if isinstance(ctx, ToolContext) else activation.next_number(agent.name)
         engine = activation.invocation.engine
         outcomes: list[Outcome] = await engine.fan_out(
             activation,

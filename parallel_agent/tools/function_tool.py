@@ -64,7 +64,8 @@ class FunctionTool(Tool):
         if name in ("", "<lambda>"):
             message = f"{function!r:.80} has no name that a model could use: tool(f, name='...')"
             raise ToolDefinitionError(message)
-        summary, about = _documented(function)
+        code = _code(function)
+        summary, about = _documented(code)
         super().__init__(
             name,
             summary if description is None else description,
@@ -72,8 +73,8 @@ class FunctionTool(Tool):
             is_long_running=is_long_running,
         )
         self._function = function
-        self._is_async = any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
-        self._context, self._schema = _signature(function, name)
+        self._is_async = inspect.iscoroutinefunction(code)
+        self._context, self._schema = _signature(function, code, name)
         self._parameters = _described(self._schema.json_schema(), about)
 
     @property
@@ -150,10 +151,20 @@ def as_tool(given: object) -> Tool:
     return FunctionTool(given)
 
 
-def _signature(function: Callable[..., Any], name: str) -> tuple[str | None, Schema[Any]]:
+def _code(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return where annotations and docstring stand: in a partial's function, an object's call."""
+    while isinstance(function, partial):
+        function = function.func
+    is_object = not inspect.isroutine(function)
+    return function.__call__ if is_object else function  # type: ignore[operator]  # it was called
+
+
+def _signature(
+    function: Callable[..., Any], code: Callable[..., Any], name: str
+) -> tuple[str | None, Schema[Any]]:
     """Return which parameter is the context, if one is, and the schema of the others."""
     try:
-        hints = get_type_hints(inspect.unwrap(function), include_extras=True)
+        hints = get_type_hints(inspect.unwrap(code), include_extras=True)
         parameters = inspect.signature(function).parameters.values()
     except (NameError, TypeError, ValueError) as exc:
         message = f"the parameters of tool {name!r} cannot be found out: {exc}"

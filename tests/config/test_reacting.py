@@ -79,6 +79,13 @@ async def test_an_agent_of_several_nodes_comes_to_what_they_have_passed_on() -> 
     ]
 
 
+async def test_an_agent_that_passes_nothing_on_comes_to_its_last_output(tmp_path: Path) -> None:
+    edges = "{node: lead, react: [{node: b, children: [a]}]}"
+    text = NODES % ("", "", edges)
+    requests, _ = await asked(tmp_path, text, ask("b"), done(), agents={"echo": echo})
+    assert sent(requests) == "[observation from b]\na"
+
+
 async def test_only_the_answer_of_a_controller_is_passed_on() -> None:
     requests, _ = await played(ask("sums"), "21", done("twenty-one"), "the end")
     assert sent(requests) == said("twenty-one")

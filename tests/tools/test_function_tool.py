@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from typing import Any, Literal
@@ -162,3 +163,13 @@ async def test_an_object_with_a_coroutine_as_its_call_is_awaited() -> None:
     (answer,) = model.requests[1].contents[-1].parts
     assert isinstance(answer, FunctionResponse)
     assert answer.response == {"result": "rain in Oslo"}
+
+
+def test_a_partial_is_a_tool_for_what_is_not_given_yet() -> None:
+    def add(one: int, other: int) -> int:
+        """Add."""
+        return one + other
+
+    made = tool(functools.partial(add, other=3), name="add")
+    assert made.description == "Add."
+    assert made.parameters["required"] == ["one"]
