@@ -38,6 +38,9 @@ LATE_IMPORTS: Final[frozenset[tuple[str, str]]] = frozenset(
         # The extra `jsonschema`: an output_schema that is one.
         ("parallel_agent.llm.output", "jsonschema"),
         ("parallel_agent.llm.output", "jsonschema.validators"),
+        ("parallel_agent.llm.output", "referencing"),
+        ("parallel_agent.llm.output", "referencing.exceptions"),
+        ("parallel_agent.llm.output", "referencing.jsonschema"),
     }
 )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, cast, final
 
 from parallel_agent.errors import TreeError
@@ -85,6 +85,9 @@ def _validator(wanted: Mapping[str, Any], whose: str) -> Any:
     try:
         from jsonschema import Draft202012Validator, SchemaError  # an extra
         from jsonschema.validators import validator_for  # likewise
+        from referencing import Registry  # what jsonschema looks references up with
+        from referencing.exceptions import Unresolvable
+        from referencing.jsonschema import DRAFT202012
     except ImportError as error:
         what, package = "an output_schema that is a JSON Schema", error.name or "jsonschema"
         raise MissingExtraError(what, package, "jsonschema") from error
@@ -95,4 +98,26 @@ def _validator(wanted: Mapping[str, Any], whose: str) -> Any:
     except SchemaError as exc:
         message = f"output_schema of {whose!r} is no JSON Schema: {exc.json_path}: {exc.message}"
         raise TreeError(message) from None
+    # Found now, and not when a model's answer leads there. What is elsewhere is not fetched.
+    resource = DRAFT202012.create_resource(plain)
+    resolver: Any = Registry[Any]().with_resource("", resource).resolver()
+    for reference in _references(plain):
+        try:
+            resolver.lookup(reference)
+        except Unresolvable:
+            message = f"output_schema of {whose!r} refers to {reference!r}, which is not in it"
+            raise TreeError(message) from None
     return kind(plain)
+
+
+def _references(schema: Any) -> Iterator[str]:
+    """Yield what a schema refers to, at any depth."""
+    todo: list[Any] = [schema]
+    for one in todo:
+        if isinstance(one, dict):
+            fields = cast("dict[str, Any]", one)
+            todo += fields.values()
+            if isinstance(fields.get("$ref"), str):
+                yield fields["$ref"]
+        elif isinstance(one, list):
+            todo.extend(one)  # pyright: ignore[reportUnknownArgumentType]  # JSON

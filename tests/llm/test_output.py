@@ -127,3 +127,17 @@ def test_a_refusal_is_not_sent_back_for_repair() -> None:
     assert isinstance(ended.error, ModelOutputError)
     assert "it refuses to answer agent 'a': I will not" in str(ended.error)
     assert len(model.requests) == 1
+
+
+@pytest.mark.parametrize("reference", ["#/$defs/none", "http://127.0.0.1/schema.json", "other"])
+def test_a_reference_to_what_is_not_there_is_refused(reference: str) -> None:
+    schema = {"type": "object", "properties": {"a": {"$ref": reference}}}
+    with pytest.raises(TreeError, match=r"output_schema of 'a' refers to .*, which is not in it"):
+        Output(schema, "a")
+
+
+def test_a_reference_to_what_is_there_is_followed() -> None:
+    schema = {"$defs": {"n": {"type": "integer"}}, "type": "array", "items": {"$ref": "#/$defs/n"}}
+    output = Output(schema, "a")
+    assert output.read("[1, 2]") == (None, [1, 2])
+    assert output.read('["x"]')[0] == "$[0]: 'x' is not of type 'integer'"
