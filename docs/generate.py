@@ -125,7 +125,13 @@ def _drawing(module: ModuleType) -> str:
 
 
 PARTS: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
-    {"lifecycle": lifecycle, "policies": policies, "answers": answers, "errors": error_tree, "model errors": model_error_tree}
+    {
+        "lifecycle": lifecycle,
+        "policies": policies,
+        "answers": answers,
+        "errors": error_tree,
+        "model errors": model_error_tree,
+    }
 )
 
 

@@ -24,9 +24,11 @@ from collections.abc import (
 from collections.abc import (
     Set as AbstractSet,
 )
+from difflib import get_close_matches
 from typing import (
     TYPE_CHECKING,
     Any,
+    ClassVar,
     NoReturn,
     Self,
     TypeAlias,
@@ -102,6 +104,9 @@ class Agent:
         AgentFunctionError: ``run`` is missing, or it is neither an async generator function nor a
             coroutine function of the context.
     """
+
+    more_options: ClassVar[Sequence[str]] = ()
+    """The names of further options that a class of agents takes as ``**options``; for errors."""
 
     run_shape: str = "coroutine"
     """What ``run`` is: ``"generator"`` (async) or ``"coroutine"``."""
@@ -383,7 +388,7 @@ def _as_children(parent: Agent, name: str, sub_agents: Iterable[Agent]) -> tuple
 
 
 def _refuse_option(kind: type[Agent], name: str, option: str, *, is_copy: bool) -> NoReturn:
-    parameters = inspect.signature(kind.__init__).parameters.values()
+    parameters = list(inspect.signature(kind.__init__).parameters.values())
     own = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
     if is_copy and option in own:
         message = (
@@ -391,8 +396,14 @@ def _refuse_option(kind: type[Agent], name: str, option: str, *, is_copy: bool) 
             f"make a new {kind.__name__} with it"
         )
         raise TypeError(message)
-    known = ", ".join(dict.fromkeys([*AgentOptions.__annotations__, *(() if is_copy else own)]))
-    message = f"agent {name!r} has no option {option!r}; there are {known}"
+    there = [] if is_copy else [*own, *kind.more_options]
+    if not is_copy:
+        # Those with a place of their own, which may be named as well.
+        there += [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD][1:]
+    known = dict.fromkeys([*AgentOptions.__annotations__, *there])
+    near = get_close_matches(option, known, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
+    message = f"agent {name!r} has no option {option!r}{hint}"
     raise TypeError(message)
 
 

@@ -25,7 +25,7 @@ from parallel_agent.post import put_back
 from parallel_agent.retry import Retry
 from parallel_agent.shared_state import Layer
 
-__all__ = ["perform_attempts"]
+__all__ = ["pause", "perform_attempts"]
 
 
 async def perform_attempts(activation: Activation) -> None:
@@ -56,7 +56,7 @@ async def perform_attempts(activation: Activation) -> None:
         activation.place.void = True
         if activation.invocation.journal is not None:
             activation.invocation.journal.attempt_failed(activation, failure)
-        await _pause(activation, retry.delay(number, activation.invocation.random, failure))
+        await pause(activation, retry.delay(number, activation.invocation.random, failure))
         activation.place = activation.place.again()
         activation.source = activation.error = activation.numbers = None
         activation.escalated = False
@@ -100,8 +100,8 @@ def _end(activation: Activation, below: State, *, succeeded: bool) -> None:
         activation.forget_output()
 
 
-async def _pause(activation: Activation, seconds: float) -> None:
-    """Wait until it is time for the next attempt, without a slot."""
+async def pause(activation: Activation, seconds: float) -> None:
+    """Wait until it is time to try again, without a slot."""
     slots = activation.slots
     slots.step_aside()
     try:

@@ -7,6 +7,7 @@ A second tree, beside that of `parallel_agent.errors`; a name says again whose d
     │   ├── CallbackError           a callback of a model or tool returned what it must not
     │   ├── InstructionError        an instruction names what is not there
     │   ├── MissingExtraError       a package that is needed is not installed
+    │   ├── ModelDefinitionError    a model that cannot be made of what it was given
     │   └── ToolDefinitionError     a function that cannot be a tool (at construction)
     ├── CallLimitError              a model was to be asked more often than is allowed
     ├── ModelError                  a model, or the server it is at, did not answer as it ought to
@@ -14,6 +15,7 @@ A second tree, beside that of `parallel_agent.errors`; a name says again whose d
     │   ├── ModelContextError       what it was sent is too long for it (likewise)
     │   ├── ModelOutputError        its answer does not fit what was asked for
     │   ├── ModelProtocolError      what came is no answer of a model's
+    │   │   └── ModelArgumentsError what it gives to a tool cannot be read
     │   ├── ModelRateLimitError     too many requests, or too many tokens; later, perhaps
     │   ├── ModelRequestError       it refuses the request as it is (also a usage error)
     │   └── ModelUnavailableError   the server cannot be reached, or is out of order
@@ -30,8 +32,10 @@ __all__ = [
     "CallbackError",
     "InstructionError",
     "MissingExtraError",
+    "ModelArgumentsError",
     "ModelAuthError",
     "ModelContextError",
+    "ModelDefinitionError",
     "ModelError",
     "ModelOutputError",
     "ModelProtocolError",
@@ -62,6 +66,10 @@ class MissingExtraError(UsageError, ImportError):
         )
         super().__init__(message)
         self.name = package
+
+
+class ModelDefinitionError(UsageError, ValueError):
+    """A model cannot be made of its name, its address, or what else it was given."""
 
 
 class ToolDefinitionError(UsageError, TypeError):
@@ -110,6 +118,25 @@ class ModelOutputError(ModelError):
 
 class ModelProtocolError(ModelError):
     """What came is no answer of a model's: no JSON, or a stream that broke off."""
+
+
+class ModelArgumentsError(ModelProtocolError):
+    """The arguments of a call are no JSON object. The model is told so, before this is raised.
+
+    Attributes:
+        call: the name of the tool.
+        arguments: what came.
+        why: what is wrong with it.
+    """
+
+    def __init__(self, call: str, arguments: str, why: str, *, model: str = "") -> None:
+        """Say whose arguments cannot be read, and why."""
+        super().__init__(
+            f"the arguments of its call of {call!r} cannot be read: {why}", model=model
+        )
+        self.call = call
+        self.arguments = arguments
+        self.why = why
 
 
 class ModelRateLimitError(ModelError):

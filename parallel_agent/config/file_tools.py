@@ -11,8 +11,8 @@ from typing import Any, final
 import attrs
 
 from parallel_agent.config.format import McpServer, ToolEntry
-from parallel_agent.context import InvocationContext
 from parallel_agent.model_errors import MissingExtraError, ToolDefinitionError
+from parallel_agent.tools.context import ToolContext
 from parallel_agent.tools.function_tool import FunctionTool
 from parallel_agent.tools.mcp_servers import HttpServer, StdioServer
 from parallel_agent.tools.tool import Tool
@@ -50,7 +50,7 @@ class DeclaredTool(Tool):
         """See `Tool.parameters`."""
         return self._parameters
 
-    async def call(self, ctx: InvocationContext, arguments: Mapping[str, Any]) -> Any:
+    async def call(self, ctx: ToolContext, arguments: Mapping[str, Any]) -> Any:
         """See `Tool.call`."""
         return await self._tool.call(ctx, arguments)
 

@@ -14,6 +14,7 @@ from parallel_agent.config.prompts import PlaceholderError, active_values, rende
 from parallel_agent.config.reacting import Routed
 from parallel_agent.config.sharing import PIPE
 from parallel_agent.context import InvocationContext, activation_of
+from parallel_agent.llm.asking import Asker
 from parallel_agent.llm.callbacks import Callbacks
 from parallel_agent.llm.calling import Caller
 from parallel_agent.llm.contents import input_content
@@ -108,7 +109,7 @@ class ModelNode(Agent):
             said = (*self._said(ctx, prompt), *asking.media)
             conversation = Conversation(
                 ctx=ctx,
-                model=model,
+                asker=Asker(ctx, model, Callbacks()),
                 instruction=instruction,
                 before=(*asking.history, *([Content(said, role=USER)] if said else ())),
                 caller=Caller(ctx, tools, Callbacks(), "tell"),

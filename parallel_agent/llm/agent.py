@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Literal, TypeAlias, Unpack, cast, final
+from typing import Any, ClassVar, Literal, TypeAlias, Unpack, cast, final
 
+from parallel_agent.activation import Activation
 from parallel_agent.agent import Agent, AgentOptions
 from parallel_agent.context import InvocationContext, activation_of
 from parallel_agent.errors import TreeError
+from parallel_agent.llm.asking import Asker
 from parallel_agent.llm.callbacks import Callbacks, ModelCallbacks
 from parallel_agent.llm.calling import Caller, OnToolError
 from parallel_agent.llm.contents import contents_of, input_content
@@ -19,13 +21,15 @@ from parallel_agent.llm.model import GenerationConfig, Model
 from parallel_agent.llm.output import Output
 from parallel_agent.llm.providers import as_model
 from parallel_agent.llm.transferring import TRANSFER_TO_AGENT, TransferTool, above_of
-from parallel_agent.model_errors import ToolDefinitionError
+from parallel_agent.model_errors import InstructionError, ToolDefinitionError
 from parallel_agent.notes import note_other
+from parallel_agent.retry import Retry
 from parallel_agent.schema import Schema
 from parallel_agent.tools.function_tool import as_tool
 from parallel_agent.tools.tool import Tool
 from parallel_agent.tools.toolset import Toolset
 from session.content import Content
+from session.event import USER, Event
 
 __all__ = ["Instruction", "LlmAgent", "LlmAgentOptions"]
 
@@ -65,10 +69,15 @@ class LlmAgent(Agent):
         repairs: how often it is told that its answer does not fit, and asked again.
         include_contents: ``"default"`` sends what the agent may see; ``"none"`` only what it was
             given, and what it has said in this activation.
-        max_events: of what it may see, only the newest so many; None is all.
+        max_events: of what it may see, only the newest so many events, and what the run was started
+            with; None is all.
         max_turns: how often the model may want tools in one activation.
         on_tool_error: ``"tell"`` gives the model the error as the answer, ``"raise"`` fails the
             agent.
+        model_retry: how the model is asked again when it fails, in the middle of the activation:
+            what was said and done stands. (``retry`` begins the activation anew, tools and all.)
+        stream: what the model says is emitted in pieces, as it comes. False emits the whole alone,
+            as the callbacks have made it.
         reads_messages: what is said to its branch while it works (`Run.send`), its model is told
             before its next turn; and, if that came while it answered, asked once more. False
             leaves it to another agent of the branch.
@@ -86,6 +95,8 @@ class LlmAgent(Agent):
         ModelAuthError: the server of a model that is given by its name wants a key.
     """
 
+    more_options: ClassVar[Sequence[str]] = tuple(ModelCallbacks.__annotations__)
+
     def __init__(
         self,
         name: str,
@@ -101,6 +112,8 @@ class LlmAgent(Agent):
         max_events: int | None = None,
         max_turns: int = 20,
         on_tool_error: OnToolError = "tell",
+        model_retry: Retry | None = None,
+        stream: bool = True,
         reads_messages: bool = True,
         disallow_transfer_to_parent: bool = False,
         disallow_transfer_to_peers: bool = False,
@@ -112,6 +125,13 @@ class LlmAgent(Agent):
         if not isinstance(instruction, str) and not callable(instruction):
             message = f"instruction of {name!r} is text, or a function, not {instruction!r:.80}"
             raise TreeError(message)
+        for option, value, kind in (
+            ("config", config, GenerationConfig),
+            ("model_retry", model_retry, Retry | None),
+        ):
+            if not isinstance(value, kind):
+                message = f"{option} of {name!r} is a {kind}, not {value!r:.80}"
+                raise TreeError(message)
         _check_count(name, "repairs", repairs, 0)
         _check_count(name, "max_turns", max_turns, 1)
         if max_events is not None:
@@ -133,6 +153,8 @@ class LlmAgent(Agent):
         self._max_events = max_events
         self._max_turns = max_turns
         self._on_tool_error: OnToolError = on_tool_error
+        self._model_retry = model_retry
+        self._stream = stream
         self._reads_messages = reads_messages
         self._to_parent = not disallow_transfer_to_parent
         self._to_peers = not disallow_transfer_to_peers
@@ -184,7 +206,7 @@ class LlmAgent(Agent):
             _add(tools, TransferTool(others), self.name)
         conversation = Conversation(
             ctx=ctx,
-            model=self._model,
+            asker=Asker(ctx, self._model, self._callbacks, self._model_retry, self._stream),
             instruction=await self._instructed(ctx),
             before=self._before(ctx),
             caller=Caller(ctx, tools, self._callbacks, self._on_tool_error),
@@ -218,8 +240,12 @@ class LlmAgent(Agent):
         instruction = self._instruction
         if isinstance(instruction, str):
             return await fill_in(instruction, ctx)
-        text = instruction(ctx)
-        return await text if inspect.isawaitable(text) else text
+        given = instruction(ctx)
+        text: object = await given if inspect.isawaitable(given) else given
+        if not isinstance(text, str):
+            message = f"the instruction of agent {self.name!r} returned {text!r:.80}, and no text"
+            raise InstructionError(message)
+        return text
 
     def _before(self, ctx: InvocationContext) -> tuple[Content, ...]:
         """Return what was said before this activation, and what it is to work on."""
@@ -227,8 +253,14 @@ class LlmAgent(Agent):
         if self._include == "default":
             # Resumed, what this activation has said is in the history, and what its tools have.
             seen = [event for event in ctx.history() if not is_of(event, ctx, or_below=True)]
+            tool = _tool_above(activation_of(ctx))
+            if tool is not None:
+                seen = [event for event in seen if _is_at_or_below(event.path, tool)]
             if self._max_events is not None:
+                first = next((one for one in seen if _starts_the_run(one, ctx)), None)
                 seen = seen[max(len(seen) - self._max_events, 0) :]
+                if first is not None and first not in seen:
+                    seen.insert(0, first)
             contents += contents_of(seen, self.name)
         activation = activation_of(ctx)
         if activation.has_input:
@@ -236,6 +268,29 @@ class LlmAgent(Agent):
         elif self._include == "none" and ctx.user_content is not None:
             contents.append(ctx.user_content)
         return tuple(contents)
+
+
+def _starts_the_run(event: Event, ctx: InvocationContext) -> bool:
+    """Return whether an event is the message that the run was started with."""
+    return event.author == USER and event.invocation_id == ctx.invocation_id and not event.path
+
+
+def _is_at_or_below(path: str, top: str) -> bool:
+    """Return whether a path is that of an activation, of an attempt of it, or below it."""
+    return path == top or path.startswith((f"{top}/", f"{top}~"))
+
+
+def _tool_above(activation: Activation) -> str | None:
+    """Return the path of what a model agent above has started by a tool, and waits for.
+
+    What runs there is told what is said there, and not what its caller has talked about.
+    """
+    below, above = activation, activation.parent
+    while above is not None:
+        if isinstance(above.agent, LlmAgent) and above.transfers == below.transfers:
+            return below.begun.path
+        below, above = above, above.parent
+    return None
 
 
 def _add(tools: dict[str, Tool], tool: Tool, name: str) -> None:

@@ -11,6 +11,7 @@ it is raised, as itself.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias, final
 
@@ -22,18 +23,37 @@ from parallel_agent.errors import RunEndedError
 from parallel_agent.inputs import to_json
 from parallel_agent.llm.callbacks import Callbacks
 from parallel_agent.model_errors import ToolArgumentsError
-from parallel_agent.notes import describe
+from parallel_agent.notes import describe, note_mix_up
 from parallel_agent.tools.context import ToolContext
 from parallel_agent.tools.tool import Tool
 from session.actions import EventActions
 from session.content import FunctionCall, FunctionResponse
 
-__all__ = ["Caller", "OnToolError", "Turn"]
+__all__ = ["Caller", "OnToolError", "Turn", "Wanted"]
 
 OnToolError: TypeAlias = Literal["tell", "raise"]
 """What becomes of a tool's error: the model is told, or the agent fails with it."""
 
+_LOG: Final = logging.getLogger("parallel_agent.llm")
+
 _REFUSED: Final = "a person has refused this call"
+
+
+@attrs.frozen
+class Wanted:
+    """A call that is to be made.
+
+    Attributes:
+        call: the call.
+        key: names it in the activation, by its place; the same when a run is resumed.
+        effects: names what it does outside: by what is called, with which arguments, and how
+            often that was called before. The same, too, when the agent is tried again, and its
+            model wants the same.
+    """
+
+    call: FunctionCall
+    key: str
+    effects: str
 
 
 @attrs.frozen
@@ -65,10 +85,10 @@ class Caller:
     callbacks: Callbacks
     on_error: OnToolError
 
-    async def make(self, calls: Sequence[tuple[str, FunctionCall]]) -> Turn:
-        """Make ``calls``, each with a key that names it in the activation."""
+    async def make(self, calls: Sequence[Wanted]) -> Turn:
+        """Make ``calls``."""
         activation = activation_of(self.ctx)
-        contexts = [ToolContext(activation, call, key) for key, call in calls]
+        contexts = [ToolContext(activation, one.call, one.key, one.effects) for one in calls]
         answers: list[FunctionResponse | None] = [None] * len(calls)
         failures: list[BaseException] = []
 
@@ -162,6 +182,10 @@ class Caller:
         """Return what the model is told of an error; called while it is handled."""
         if self.on_error == "raise":
             raise error
+        note_mix_up(error)  # of trio and asyncio: a tool's author sees the log, and no failure
+        _LOG.warning(
+            "tool of agent %s has failed; its model is told", self.ctx.agent.name, exc_info=error
+        )
         kind, said = describe(error)
         return {"error": f"{kind}: {said}"}
 

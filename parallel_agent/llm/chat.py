@@ -16,7 +16,11 @@ from typing import Any, Final, cast
 import attrs
 
 from parallel_agent.llm.model import FinishReason, ModelRequest, ModelResponse, Usage
-from parallel_agent.model_errors import ModelProtocolError, ModelRequestError
+from parallel_agent.model_errors import (
+    ModelArgumentsError,
+    ModelProtocolError,
+    ModelRequestError,
+)
 from session.content import (
     Content,
     FunctionCall,
@@ -89,9 +93,11 @@ def messages_of(request: ModelRequest) -> list[dict[str, Any]]:
     if request.instruction:
         messages.append({"role": "system", "content": request.instruction})
     names = _Names()
-    for content in request.contents:
+    newest = max((at for at, one in enumerate(request.contents) if _is_said(one)), default=0)
+    for at, content in enumerate(request.contents):
         if content.role == USER:
-            messages += _of_user(content, names)
+            # What cannot be sent is refused when it comes, and not whenever it is looked back at.
+            messages += _of_user(content, names, strict=at >= newest)
         else:
             messages.append(_of_model(content, names))
     # The last word is never the model's own: servers would write on at it, and some refuse. Nor is
@@ -123,7 +129,14 @@ class _Names:
         return f"call_{self._answered}"
 
 
-def _of_user(content: Content, names: _Names) -> Iterator[dict[str, Any]]:
+def _is_said(content: Content) -> bool:
+    """Return whether somebody says something, and no tool has answered."""
+    return content.role == USER and not all(
+        isinstance(part, FunctionResponse) for part in content.parts
+    )
+
+
+def _of_user(content: Content, names: _Names, *, strict: bool) -> Iterator[dict[str, Any]]:
     for part in content.parts:
         if isinstance(part, FunctionResponse):
             yield {
@@ -138,10 +151,10 @@ def _of_user(content: Content, names: _Names) -> Iterator[dict[str, Any]]:
         # Plain text, which every server takes; a list of parts, not all do.
         yield {"role": "user", "content": content.text}
     else:
-        yield {"role": "user", "content": [_piece(part) for part in said]}
+        yield {"role": "user", "content": [_piece(part, strict=strict) for part in said]}
 
 
-def _piece(part: Part) -> dict[str, Any]:
+def _piece(part: Part, *, strict: bool) -> dict[str, Any]:
     match part:
         case Text():
             return {"type": "text", "text": part.text}
@@ -159,6 +172,8 @@ def _piece(part: Part) -> dict[str, Any]:
             what = f"data of type {part.mime_type!r}"
         case FunctionCall() | FunctionResponse() | OtherPart():
             what = f"a {type(part).__name__}"
+    if not strict:
+        return {"type": "text", "text": f"[{what}, which cannot be shown here]"}
     message = f"{what} cannot be sent to a chat model; it takes text, images and sound"
     raise ModelRequestError(message)
 
@@ -238,6 +253,7 @@ class Assembly:
     _finish: str | None = None
     _usage: Usage | None = None
     _named: str = ""
+    _is_empty: bool = True
 
     def add(self, chunk: object) -> ModelResponse | None:
         """Take a piece; return what of it is to be shown at once, if it says something.
@@ -245,6 +261,7 @@ class Assembly:
         Raises:
             ModelProtocolError: it is no piece of an answer.
         """
+        self._is_empty = False
         try:
             return self._add(cast("Mapping[str, Any]", chunk))
         except (AttributeError, KeyError, TypeError, IndexError, ValueError) as exc:
@@ -290,6 +307,11 @@ class Assembly:
         call.name = _text(function.get("name")) or call.name
         call.arguments.add(_text(function.get("arguments")))
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no piece has come."""
+        return self._is_empty
+
     def whole(self) -> ModelResponse:
         """Return the whole answer.
 
@@ -323,13 +345,13 @@ class Assembly:
             arguments = _object(json.loads(text) if text.strip() else {})
             return FunctionCall(call.name, arguments, call.id or None)
         except (TypeError, ValueError, RecursionError) as exc:
-            message = f"the arguments of its call of {call.name!r} cannot be read: {exc}"
             if self._finish == "length":
                 message = (
                     f"there was no room for all of its call of {call.name!r}: max_tokens, or the "
                     "context of the model, is too small"
                 )
-            raise ModelProtocolError(message, model=self.model) from exc
+                raise ModelProtocolError(message, model=self.model) from exc
+            raise ModelArgumentsError(call.name, text, f"{exc}", model=self.model) from exc
 
 
 def _object(value: object) -> dict[str, Any]:

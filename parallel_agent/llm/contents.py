@@ -33,9 +33,10 @@ from session.content import (
 from session.event import USER, Event
 from session.request import REQUEST_INPUT
 
-__all__ = ["contents_of", "input_content"]
+__all__ = ["MODEL", "contents_of", "input_content"]
 
 MODEL: Final = "model"
+"""The role of what a model has said."""
 
 
 def contents_of(events: Iterable[Event], author: str) -> tuple[Content, ...]:

@@ -6,30 +6,33 @@ with a checkpoint when the model has spoken, and when the tools have.
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Sequence
-from contextlib import aclosing
 from hashlib import sha256
 from typing import Any, Final, final
 
 import attrs
 
 from parallel_agent.context import InvocationContext, activation_of
-from parallel_agent.llm.calling import Caller
-from parallel_agent.llm.contents import contents_of
-from parallel_agent.llm.model import (
-    GenerationConfig,
-    Model,
-    ModelRequest,
-    ModelResponse,
-    ToolSpec,
-)
+from parallel_agent.llm.asking import Asker
+from parallel_agent.llm.calling import Caller, Wanted
+from parallel_agent.llm.contents import MODEL, contents_of
+from parallel_agent.llm.model import GenerationConfig, ModelRequest, ModelResponse, ToolSpec
 from parallel_agent.llm.output import Output
-from parallel_agent.model_errors import CallLimitError, ModelOutputError, ModelProtocolError
+from parallel_agent.model_errors import CallLimitError, ModelArgumentsError, ModelOutputError
 from session.actions import EventActions
 from session.content import Content, FunctionCall, Part
 from session.event import USER, Event
 
 __all__ = ["Conversation", "is_of"]
+
+_LONGEST: Final = 200
+"""How much of what a model has said is shown in errors, in letters."""
+
+_AGAIN: Final = (
+    "The arguments of your call of {call} cannot be read: {why}. Call it again, with a JSON object."
+)
 
 _REPAIR: Final = (
     "That does not fit what is asked for: {problem}. Answer again, with JSON that fits and nothing "
@@ -44,7 +47,7 @@ class Conversation:
 
     Attributes:
         ctx: the activation's.
-        model: what is asked.
+        asker: what asks the model.
         instruction: what it is to be and do.
         before: what was said before.
         caller: what makes the calls it wants.
@@ -57,7 +60,7 @@ class Conversation:
     """
 
     ctx: InvocationContext
-    model: Model
+    asker: Asker
     instruction: str
     before: Sequence[Content]
     caller: Caller
@@ -88,6 +91,9 @@ class Conversation:
             if response.calls:
                 await self._note(self._calling(response))
                 continue
+            if output is None and self.output is not None:
+                # Null: an output that is none, and its text, "null", would be taken for one.
+                response = attrs.evolve(response, content=Content((), role=MODEL))
             self._own.append(await ctx.emit(as_event(response, output)))
             if not await self._listen():
                 return output
@@ -106,33 +112,60 @@ class Conversation:
     async def _ask(self) -> tuple[ModelResponse, Any]:
         """Return a response that wants tools, or is an answer that fits, and its output."""
         asides: list[Content] = []
-        repairs = 0
         while True:
-            response = await self._response(self._request(asides))
+            repairs = len(asides) // 2
+            try:
+                response = await self.asker.ask(self._request(asides))
+            except ModelArgumentsError as exc:
+                if repairs == self.repairs:
+                    raise
+                said = Content(f"{exc.call}({exc.arguments:.{_LONGEST}})", role=MODEL)
+                asides += [said, Content(_AGAIN.format(call=exc.call, why=exc.why), role=USER)]
+                continue
             if response.calls:
-                turns = self._turns()
-                if turns == self.max_turns:
-                    message = (
-                        f"agent {self.ctx.agent.name!r} has called the tools that "
-                        f"{self.model.name} wants {turns} times, and it still wants more; "
-                        "max_turns allows more"
-                    )
-                    raise CallLimitError(message)
+                self._check_turns()
                 return response, None
+            self._check_answer(response)
             if self.output is None:
                 return response, None
-            name = self.ctx.agent.name
-            if response.refusal is not None:
-                message = f"it refuses to answer agent {name!r}: {response.refusal}"
-                raise ModelOutputError(message, model=self.model.name)
             problem, value = self.output.read(response.content.text)
             if problem is None:
                 return response, value
             if repairs == self.repairs:
-                message = f"the answer does not fit what agent {name!r} asks for: {problem}"
-                raise ModelOutputError(message, model=self.model.name)
-            repairs += 1
+                message = (
+                    f"the answer does not fit what agent {self._name!r} asks for: {problem}; it "
+                    f"is {response.content.text!r:.{_LONGEST}}"
+                )
+                raise ModelOutputError(message, model=self.asker.model.name)
             asides += [response.content, Content(_REPAIR.format(problem=problem), role=USER)]
+
+    @property
+    def _name(self) -> str:
+        return self.ctx.agent.name
+
+    def _check_turns(self) -> None:
+        turns = self._turns()
+        if turns == self.max_turns:
+            message = (
+                f"agent {self._name!r} has called the tools that {self.asker.model.name} wants "
+                f"{turns} times, and it still wants more; max_turns allows more"
+            )
+            raise CallLimitError(message)
+
+    def _check_answer(self, response: ModelResponse) -> None:
+        """Refuse what is no answer, and what asking again would not make one."""
+        why: str | None = None
+        if response.finish_reason == "content_filter" and not response.content.text:
+            why = f"the server has kept back what it answers agent {self._name!r}: a content filter"
+        elif self.output is not None and response.refusal is not None:
+            why = f"it refuses to answer agent {self._name!r}: {response.refusal}"
+        elif self.output is not None and response.finish_reason == "length":
+            why = (
+                f"its answer to agent {self._name!r} was cut off: max_tokens, or the context of "
+                f"the model, is too small for {response.content.text!r:.{_LONGEST}}"
+            )
+        if why is not None:
+            raise ModelOutputError(why, model=self.asker.model.name)
 
     def _request(self, asides: Sequence[Content]) -> ModelRequest:
         own = contents_of(self._own, self.ctx.agent.name)
@@ -147,36 +180,6 @@ class Conversation:
             config=self.config,
         )
 
-    async def _response(self, request: ModelRequest) -> ModelResponse:
-        callbacks = self.caller.callbacks
-        asked = await callbacks.ask_before_model(self.ctx, request)
-        if isinstance(asked, ModelRequest):
-            self._count()
-            asked = await self._streamed(asked)
-        return await callbacks.ask_after_model(self.ctx, asked)
-
-    def _count(self) -> None:
-        invocation = activation_of(self.ctx).invocation
-        most = invocation.config.max_llm_calls
-        if invocation.llm_calls == most:
-            message = (
-                f"agent {self.ctx.agent.name!r} was to ask {self.model.name}, and models have been "
-                f"asked {most} times in this run; RunConfig(max_llm_calls=...) allows more"
-            )
-            raise CallLimitError(message)
-        invocation.llm_calls += 1
-
-    async def _streamed(self, request: ModelRequest) -> ModelResponse:
-        """Return the whole response; emit its pieces as they come."""
-        emit = self.ctx.emit
-        async with aclosing(self.model.generate(request)) as responses:
-            async for response in responses:
-                if not response.partial:
-                    return response
-                await emit(Event(response.content, partial=True))
-        message = "it ended without a whole answer"
-        raise ModelProtocolError(message, model=self.model.name)
-
     # Its calls.
 
     def _calling(self, response: ModelResponse) -> Event:
@@ -187,8 +190,8 @@ class Conversation:
         for part in response.content.parts:
             if isinstance(part, FunctionCall):
                 if not part.id or part.id in known:
-                    where = f"{self.ctx.invocation_id}:{self.ctx.path}:{turn}:{len(parts)}"
-                    part = attrs.evolve(part, id=f"call_{sha256(where.encode()).hexdigest()[:24]}")  # noqa: PLW2901  # the same, with a name
+                    name = _digest(self.ctx.invocation_id, self.ctx.path, turn, len(parts))
+                    part = attrs.evolve(part, id=f"call_{name}")  # noqa: PLW2901  # the same, with a name
                 known.add(part.id)
             parts.append(part)
         content = attrs.evolve(response.content, parts=tuple(parts))
@@ -205,17 +208,22 @@ class Conversation:
         """Return how often the model has wanted tools."""
         return sum(bool(event.function_calls) for event in self._own)
 
-    def _unanswered(self) -> list[tuple[str, FunctionCall]]:
-        """Return the calls of the last turn that have no answer, with the keys that name them."""
+    def _unanswered(self) -> list[Wanted]:
+        """Return the calls of the last turn that have no answer."""
         answered = {one.id for event in self._own for one in event.function_responses}
         turns = [event.function_calls for event in self._own if event.function_calls]
-        return [
-            (f"{len(turns)}-{position}", call)
-            for position, call in enumerate(turns[-1] if turns else (), 1)
-            if call.id not in answered
-        ]
+        seen: Counter[str] = Counter()
+        wanted: list[Wanted] = []
+        for turn, calls in enumerate(turns, 1):
+            for position, call in enumerate(calls, 1):
+                what = _digest(call.name, call.args)
+                seen[what] += 1
+                if turn == len(turns) and call.id not in answered:
+                    effects = f"{call.name}:{what}:{seen[what]}"
+                    wanted.append(Wanted(call, f"{turn}-{position}", effects))
+        return wanted
 
-    async def _answer(self, calls: Sequence[tuple[str, FunctionCall]]) -> bool:
+    async def _answer(self, calls: Sequence[Wanted]) -> bool:
         """Make the calls; record the answers; return whether that is the end of it."""
         turn = await self.caller.make(calls)
         if turn.answers:
@@ -243,6 +251,11 @@ class Conversation:
             await self.ctx.checkpoint({"turns": len(self._own)})
 
 
+def _digest(*of: Any) -> str:
+    """Return a short text that is the same for the same values, in any process."""
+    return sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:24]
+
+
 def is_of(event: Event, ctx: InvocationContext, *, or_below: bool = False) -> bool:
     """Return whether an event was recorded by the activation of ``ctx``, or by one below it."""
     if event.invocation_id != ctx.invocation_id:
@@ -262,6 +275,7 @@ def as_event(response: ModelResponse, output: Any = None, *, later: Sequence[str
     usage = response.usage
     if usage is not None:
         other["usageMetadata"] = {
+            "totalTokenCount": usage.input_tokens + usage.output_tokens,
             "promptTokenCount": usage.input_tokens,
             "candidatesTokenCount": usage.output_tokens,
             "cachedContentTokenCount": usage.cached_tokens,

@@ -2,7 +2,8 @@
 
 A place is filled from the documents that the agent's node reads, else from the state, in which
 keys may have a prefix: ``{user:name}``. Text is put in as it is, anything else as JSON. ``{key?}``
-may be missing. Braces around anything else stay as they are, so that an instruction may show JSON.
+may be missing. Braces around anything else stay as they are, so that an instruction may show JSON;
+``{{key}}`` stands for ``{key}``.
 
 Semantics: Google ADK's instruction templates.
 """
@@ -21,7 +22,7 @@ from session.content import Text
 
 __all__ = ["fill_in"]
 
-_PLACE: Final = re.compile(r"\{([^{}]*)\}")
+_PLACE: Final = re.compile(r"\{\{[\w:.]+\??\}\}|\{([^{}]*)\}")
 _KEY: Final = re.compile(r"(?:(?:app|user|temp):)?[A-Za-z_][A-Za-z0-9_]*")
 _ARTIFACT: Final = "artifact."
 
@@ -37,7 +38,8 @@ async def fill_in(template: str, ctx: InvocationContext) -> str:
     filled: list[str] = []
     end = 0
     for place in _PLACE.finditer(template):
-        text = await _text_for(place[1].strip(), ctx)
+        is_escaped = place[1] is None
+        text = place[0][1:-1] if is_escaped else await _text_for(place[1].strip(), ctx)
         if text is not None:
             filled += [template[end : place.start()], text]
             end = place.end()

@@ -111,6 +111,13 @@ class Usage:
     reasoning_tokens: int = 0
 
 
+def _as_content(given: Content | str) -> Content:
+    if isinstance(given, Content | str):
+        return Content(given) if isinstance(given, str) else given
+    message = f"what a model says is a Content, or text, not {given!r:.80}"
+    raise TypeError(message)
+
+
 @attrs.frozen(kw_only=True)
 class ModelResponse:
     """What a model answers: a piece of it, or all.
@@ -125,7 +132,7 @@ class ModelResponse:
         model: what has answered, as the server calls it.
     """
 
-    content: Content
+    content: Content = attrs.field(converter=_as_content)
     partial: bool = False
     finish_reason: FinishReason | None = None
     usage: Usage | None = None

@@ -14,8 +14,10 @@ import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import suppress
+from difflib import get_close_matches
 from http import HTTPStatus
 from typing import Any, Final, cast, final
+from urllib.parse import urlsplit
 
 import attrs
 import trio
@@ -35,6 +37,7 @@ from parallel_agent.llm.sse import EventReader
 from parallel_agent.model_errors import (
     ModelAuthError,
     ModelContextError,
+    ModelDefinitionError,
     ModelError,
     ModelProtocolError,
     ModelRateLimitError,
@@ -101,6 +104,7 @@ class OpenAIModel(Model):
         headers: what is sent with each call.
 
     Raises:
+        ModelDefinitionError: an argument is not what it must be, or nobody knows the provider.
         ModelAuthError: the provider wants a key, and there is none.
 
     A connection is kept for later calls, one pool for each run of trio, and closed at its end.
@@ -116,14 +120,17 @@ class OpenAIModel(Model):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """See the class."""
-        prefix, slash, name = model.partition("/")
-        known = bool(slash) and prefix in PROVIDERS
-        self._provider = PROVIDERS[prefix if known else "openai"]
-        self._called = name if known else model
+        self._provider, self._called = _provider_of(model, base_url)
         self._name = model
         variable = self._provider.variable
-        place = base_url or os.environ.get(f"{variable}_BASE_URL")
-        self._base_url: str = place or self._provider.base_url
+        place = base_url or os.environ.get(f"{variable}_BASE_URL") or self._provider.base_url
+        if urlsplit(place).scheme not in ("http", "https") or not urlsplit(place).hostname:
+            message = f"the address of {model!r} begins with http:// or https://, not {place!r:.80}"
+            raise ModelDefinitionError(message)
+        if type(timeout) not in (int, float) or not 0 < timeout < math.inf:
+            message = f"timeout of {model!r} is seconds, more than 0, not {timeout!r:.80}"
+            raise ModelDefinitionError(message)
+        self._base_url: str = place
         key = api_key or os.environ.get(f"{variable}_API_KEY")
         if not key and self._provider.needs_key and base_url is None:
             message = f"no key: set {variable}_API_KEY, or pass api_key"
@@ -185,7 +192,15 @@ class OpenAIModel(Model):
             raise
         except Exception as exc:
             raise self._told(exc) from exc
-        yield assembly.whole()
+        yield self._whole(assembly)
+
+    def _whole(self, assembly: Assembly) -> ModelResponse:
+        if assembly.is_empty:
+            message = (
+                f"what came is no stream of pieces; does {self._base_url} speak chat completions?"
+            )
+            raise ModelProtocolError(message, model=self._name)
+        return assembly.whole()
 
     def _read(self, data: str) -> Any:
         """Return a piece.
@@ -229,8 +244,11 @@ class OpenAIModel(Model):
             after = _retry_after(error.response.headers)
             return self._error(said, status=error.status_code, code=f"{error.code}", after=after)
         if isinstance(error, openai.APIConnectionError) or _is_of_transport(error):
-            said = said or type(error).__name__
-            return ModelUnavailableError(f"{said} ({self._base_url})", model=self._name)
+            said = (
+                f"{said or type(error).__name__} ({self._base_url}: is the server running there? "
+                f"{self._provider.variable}_BASE_URL, or base_url, says where it is)"
+            )
+            return ModelUnavailableError(said, model=self._name)
         return ModelProtocolError(f"{type(error).__name__}: {said:.{_LONGEST}}", model=self._name)
 
     def _error(
@@ -238,6 +256,8 @@ class OpenAIModel(Model):
     ) -> ModelError:
         """Return what a server has said, by its status and its code, if it has given any."""
         name, said = self._name, said[:_LONGEST]  # the page of a proxy is long, and says little
+        if status == HTTPStatus.NOT_FOUND:
+            said = f"{said} ({self._base_url})"
         if status == HTTPStatus.TOO_MANY_REQUESTS or "rate_limit" in code:
             return ModelRateLimitError(said, model=name, status=status, retry_after=after)
         if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
@@ -265,6 +285,26 @@ async def _close_at_the_end(client: openai.AsyncOpenAI) -> None:
     finally:
         with trio.CancelScope(shield=True):
             await client.close()
+
+
+def _provider_of(model: str, base_url: str | None) -> tuple[Provider, str]:
+    """Return the kind of server, and what it calls the model."""
+    if not isinstance(model, str) or not model or any(map(str.isspace, model)):
+        message = f"the name of a model is 'provider/name', without spaces, not {model!r:.80}"
+        raise ModelDefinitionError(message)
+    prefix, slash, name = model.partition("/")
+    if slash and prefix in PROVIDERS:
+        return PROVIDERS[prefix], name
+    # With an address it is the server's own name for it, as in meta-llama/llama-3.
+    if slash and base_url is None:
+        near = get_close_matches(prefix.lower(), PROVIDERS, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        message = (
+            f"no kind of server is called {prefix!r}; there are {', '.join(PROVIDERS)}{hint} "
+            "For another one that speaks chat completions, pass OpenAIModel(name, base_url=...)"
+        )
+        raise ModelDefinitionError(message)
+    return PROVIDERS["openai"], model
 
 
 async def _read_up(body: AsyncIterator[bytes], *, patience: float) -> None:

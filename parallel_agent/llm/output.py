@@ -48,6 +48,9 @@ class Output:
             self._validator = _validator(cast("Mapping[str, Any]", wanted), whose)
             self.json_schema: Mapping[str, Any] = freeze(wanted)
             return
+        if wanted is str:
+            message = f"output_schema of {whose!r} is str: text it answers anyway; leave it out"
+            raise TreeError(message)
         try:
             self._schema = wanted if isinstance(wanted, Schema) else Schema[Any](wanted)  # pyright: ignore[reportUnknownMemberType]  # of whatever
         except SchemaTypeError as exc:

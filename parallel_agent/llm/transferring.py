@@ -13,7 +13,6 @@ from typing import Any, Final, final
 
 from parallel_agent.activation import Activation
 from parallel_agent.agent import Agent
-from parallel_agent.context import InvocationContext
 from parallel_agent.model_errors import ToolError
 from parallel_agent.tools.context import ToolContext
 from parallel_agent.tools.tool import Tool
@@ -30,9 +29,7 @@ class TransferTool(Tool):
 
     def __init__(self, agents: Sequence[Agent]) -> None:
         """See the class."""
-        told = "\n".join(
-            f"- {agent.name}: {agent.description or '(it says no more)'}" for agent in agents
-        )
+        told = "\n".join(f"- {agent.name}: {agent.description}".rstrip(": ") for agent in agents)
         super().__init__(
             TRANSFER_TO_AGENT,
             "Hand the conversation over to an agent that is better suited to answer. It goes on "
@@ -54,14 +51,14 @@ class TransferTool(Tool):
         """See `Tool.parameters`."""
         return self._parameters
 
-    async def call(self, ctx: InvocationContext, arguments: Mapping[str, Any]) -> Any:
+    async def call(self, ctx: ToolContext, arguments: Mapping[str, Any]) -> Any:
         """Note who is to go on.
 
         Raises:
             ToolError: it is none of the agents.
         """
         name = arguments.get("agent_name")
-        if name not in self._names or not isinstance(ctx, ToolContext):
+        if name not in self._names:
             message = f"there is no agent {name!r:.80} to hand over to; there are {self._names}"
             raise ToolError(message)
         ctx.actions.transfer_to_agent = name

@@ -50,6 +50,9 @@ class ScriptedModel(Model):
         name: str = "scripted",
     ) -> None:
         """See the class."""
+        if isinstance(answers, str):
+            message = f"answers is a list of answers, or a function, not {answers!r:.80}"
+            raise TypeError(message)
         self._answers: Iterator[Any]
         self._answers = repeat(answers) if callable(answers) else iter(list(answers))
         self._name = name

@@ -7,7 +7,7 @@ from typing import Any, Final, final
 
 from parallel_agent.agent import Agent, check_agent
 from parallel_agent.barrier import BestEffort, Outcome
-from parallel_agent.context import InvocationContext, activation_of
+from parallel_agent.context import activation_of
 from parallel_agent.errors import BranchCancelledError
 from parallel_agent.inputs import given_input
 from parallel_agent.lifecycle import Status
@@ -85,7 +85,7 @@ class AgentTool(Tool):
         """See `Tool.parameters`."""
         return self._parameters
 
-    async def call(self, ctx: InvocationContext, arguments: Mapping[str, Any]) -> Any:
+    async def call(self, ctx: ToolContext, arguments: Mapping[str, Any]) -> Any:
         """Run the agent; return its output.
 
         Raises:
@@ -94,13 +94,12 @@ class AgentTool(Tool):
         """
         given = arguments if self._is_object else arguments.get(_REQUEST, "")
         agent, activation = self._agent, activation_of(ctx)
-        # Beside it there may be others, and which starts first is not the same in every run.
-        number: int | str
-        number = ctx.key if isinstance(ctx, ToolContext) else activation.next_number(agent.name)
         engine = activation.invocation.engine
         outcomes: list[Outcome] = await engine.fan_out(
             activation,
-            [engine.task(agent, given_input(given, agent.name), number)],
+            # A key, and no number: beside it there may be others, and which starts first is not
+            # the same in every run.
+            [engine.task(agent, given_input(given, agent.name), ctx.key)],
             barrier=BestEffort(),
             max_concurrency=None,
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar, overload
 
 import trio
 from trio.lowlevel import checkpoint_if_cancelled
@@ -18,6 +18,8 @@ from session.content import FunctionCall
 
 __all__ = ["ToolContext"]
 
+T = TypeVar("T")
+
 
 class ToolContext(InvocationContext):
     """The context of one call of a tool.
@@ -30,13 +32,14 @@ class ToolContext(InvocationContext):
 
     # Written by what performs calls, and by `request_input`: whether the call waits for a person
     # in a run that does not.
-    __slots__ = ("_actions", "_asked", "_call", "_key", "_scope", "_waits")
+    __slots__ = ("_actions", "_asked", "_call", "_effects", "_key", "_scope", "_waits")
 
-    def __init__(self, activation: Activation, call: FunctionCall, key: str) -> None:
-        """Made by the runtime. ``key`` is the call's, unique in the activation."""
+    def __init__(self, activation: Activation, call: FunctionCall, key: str, effects: str) -> None:
+        """Made by the runtime. ``effects`` names what it does outside; see `Wanted`."""
         super().__init__(activation)
         self._call: Final = call
         self._key: Final = key
+        self._effects: Final = effects
         self._actions: Final = EventActions()
         self._scope: Final = trio.CancelScope()
         self._asked = 0
@@ -72,11 +75,23 @@ class ToolContext(InvocationContext):
         """Whether it was ended because it waits for a person, and the run is to be suspended."""
         return self._waits
 
+    @overload
+    async def once(
+        self, key: str, fn: Callable[[], Awaitable[T]], *, on_unknown: OnUnknown = ...
+    ) -> T: ...
+
+    @overload
+    async def once(self, key: str, fn: Callable[[], T], *, on_unknown: OnUnknown = ...) -> T: ...
+
     async def once(
         self, key: str, fn: Callable[[], Any], *, on_unknown: OnUnknown = "raise"
     ) -> Any:
-        """See `InvocationContext.once`; ``key`` names the effect within this call."""
-        named = f"{self._key}/{key}" if isinstance(key, str) and key else key
+        """See `InvocationContext.once`; ``key`` names the effect within this call.
+
+        A call is known again by its tool, its arguments, and how often the agent has made it. So
+        an agent that is tried again, and whose model wants the same again, gets the result.
+        """
+        named = f"{self._effects}/{key}" if isinstance(key, str) and key else key
         return await super().once(named, fn, on_unknown=on_unknown)
 
     async def request_input(

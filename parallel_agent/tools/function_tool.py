@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import (
     Any,
@@ -22,7 +23,9 @@ from typing import (
     overload,
 )
 
+from parallel_agent.agent import Agent
 from parallel_agent.context import InvocationContext, activation_of
+from parallel_agent.inputs import to_json
 from parallel_agent.model_errors import ToolArgumentsError, ToolDefinitionError
 from parallel_agent.schema import Schema, SchemaError, SchemaTypeError
 from parallel_agent.tools.context import ToolContext
@@ -60,6 +63,9 @@ class FunctionTool(Tool):
         if not callable(function) or isinstance(function, type):
             message = f"a tool is a function or a Tool, not {function!r:.80}"
             raise ToolDefinitionError(message)
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            message = f"{function!r:.80} yields; a tool returns its result, and emits by ctx.emit()"
+            raise ToolDefinitionError(message)
         name = str(getattr(function, "__name__", "")) if name is None else name
         if name in ("", "<lambda>"):
             message = f"{function!r:.80} has no name that a model could use: tool(f, name='...')"
@@ -75,7 +81,8 @@ class FunctionTool(Tool):
         self._function = function
         self._is_async = inspect.iscoroutinefunction(code)
         self._context, self._schema = _signature(function, code, name)
-        self._parameters = _described(self._schema.json_schema(), about)
+        about |= _annotated(code, name)
+        self._parameters = _described(self._schema.json_schema(), about, _defaults(function))
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -87,7 +94,7 @@ class FunctionTool(Tool):
         """See `Tool.parameters`."""
         return self._parameters
 
-    async def call(self, ctx: InvocationContext, arguments: Mapping[str, Any]) -> Any:
+    async def call(self, ctx: ToolContext, arguments: Mapping[str, Any]) -> Any:
         """Call the function: a coroutine function as it is, a plain one in a thread of its own."""
         try:
             given = dict(self._schema.structure(dict(arguments)))
@@ -145,6 +152,9 @@ def as_tool(given: object) -> Tool:
     """
     if isinstance(given, Tool):
         return given
+    if isinstance(given, Agent):
+        message = f"{given!r} is an agent; as a tool, it is AgentTool(agent)"
+        raise ToolDefinitionError(message)
     if not callable(given):
         message = f"a tool is a function or a Tool, not {given!r:.80}"
         raise ToolDefinitionError(message)
@@ -228,10 +238,50 @@ def _about(lines: list[str]) -> Iterator[tuple[str, str]]:
         yield name, " ".join(said)
 
 
-def _described(schema: dict[str, Any], about: Mapping[str, str]) -> dict[str, Any]:
-    """Return a schema with what the docstring says of its fields."""
+def _annotated(code: Callable[..., Any], name: str) -> dict[str, str]:
+    """Return what annotations say of the parameters: ``Annotated[int, "how many"]``.
+
+    Raises:
+        ToolDefinitionError: they say what is not checked.
+    """
+    found: dict[str, str] = {}
+    for parameter, hint in get_type_hints(inspect.unwrap(code), include_extras=True).items():
+        for said in getattr(hint, "__metadata__", ()):
+            limits = getattr(said, "metadata", None) or (
+                type(said).__module__.startswith("annotated_types") and said
+            )
+            if limits:
+                message = (
+                    f"parameter {parameter!r} of tool {name!r}: {limits} would not be checked; "
+                    "take a pydantic model that has such a field, or check it in the function"
+                )
+                raise ToolDefinitionError(message)
+            text = said if isinstance(said, str) else getattr(said, "description", None)
+            if isinstance(text, str):
+                found[parameter] = text
+    return found
+
+
+def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the defaults of the parameters that have some in JSON."""
+    found: dict[str, Any] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.default is not parameter.empty:
+            with suppress(ValueError, TypeError):
+                found[parameter.name] = to_json(parameter.default)
+    return found
+
+
+def _described(
+    schema: dict[str, Any], about: Mapping[str, str], defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a schema with what is said of its fields, and what they are if nothing is given."""
     fields = {
-        name: {**field, "description": about[name]} if about.get(name) else field
+        name: {
+            **field,
+            **({"description": about[name]} if about.get(name) else {}),
+            **({"default": defaults[name]} if name in defaults else {}),
+        }
         for name, field in schema.get("properties", {}).items()
     }
     rest = {key: value for key, value in schema.items() if key not in ("title", "properties")}

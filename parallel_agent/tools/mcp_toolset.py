@@ -14,6 +14,7 @@ import trio
 
 from parallel_agent.context import InvocationContext
 from parallel_agent.model_errors import MissingExtraError, ToolDefinitionError
+from parallel_agent.tools.context import ToolContext
 from parallel_agent.tools.mcp_connection import Connection
 from parallel_agent.tools.mcp_servers import HttpServer, McpServer, StdioServer
 from parallel_agent.tools.tool import Approval, Tool
@@ -177,7 +178,7 @@ class _McpTool(Tool):
     def parameters(self) -> Mapping[str, Any]:
         return self._parameters
 
-    async def call(self, ctx: InvocationContext, arguments: Mapping[str, Any]) -> Any:  # noqa: ARG002  # a server knows no agents
+    async def call(self, ctx: ToolContext, arguments: Mapping[str, Any]) -> Any:  # noqa: ARG002  # a server knows no agents
         """Have it called at the server.
 
         Raises:

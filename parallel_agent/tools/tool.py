@@ -10,8 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
-from parallel_agent.context import InvocationContext
 from parallel_agent.model_errors import ToolDefinitionError
+from parallel_agent.tools.context import ToolContext
 
 __all__ = ["Approval", "Tool", "check_tool_name"]
 
@@ -73,14 +73,14 @@ class Tool(ABC):
         """The JSON Schema of its arguments, an object."""
 
     @abstractmethod
-    async def call(self, ctx: InvocationContext, arguments: Mapping[str, Any]) -> Any:
+    async def call(self, ctx: ToolContext, arguments: Mapping[str, Any]) -> Any:
         """Do it, and return the result: JSON, or an object that has a JSON form.
 
         Calls of one turn run side by side, in tasks of the agent's; a cancellation of the agent
         reaches each of them.
 
         Args:
-            ctx: the context of the agent whose model calls it.
+            ctx: the context of the call.
             arguments: what the model has given, not yet checked.
 
         Raises:

@@ -311,7 +311,7 @@ async def test_a_guard_that_says_yes_lets_the_others_run(tmp_path: Path) -> None
             Refusal(
                 "gate",
                 "scripted: the answer does not fit what agent 'gate' asks for: $: 'validation' is "
-                "a required property",
+                """a required property; it is '{"reason": "rude"}'""",
                 "ModelOutputError",
             ),
         ),

@@ -16,6 +16,7 @@ from parallel_agent import (
     InMemorySessionService,
     InvocationContext,
     ParallelAgent,
+    Retry,
     Runner,
     SequentialAgent,
     Status,
@@ -23,11 +24,14 @@ from parallel_agent import (
 )
 from parallel_agent.errors import TreeError
 from parallel_agent.llm.agent import LlmAgent
-from parallel_agent.llm.model import GenerationConfig, ModelResponse, Usage
+from parallel_agent.llm.model import FinishReason, GenerationConfig, ModelResponse, Usage
 from parallel_agent.model_errors import (
     CallLimitError,
+    InstructionError,
+    ModelArgumentsError,
     ModelOutputError,
     ModelProtocolError,
+    ModelRateLimitError,
     ToolDefinitionError,
 )
 from parallel_agent.testing.scripted_model import ScriptedModel
@@ -210,7 +214,7 @@ def test_what_was_said_before_may_be_left_out() -> None:
     assert sent(model) == [("user", "hi")]
     model = ScriptedModel(["a"])
     run_tree(SequentialAgent("s", [first, LlmAgent("b", model, max_events=1)]), message="hi")
-    assert sent(model) == [("user", "[first] said: before")]
+    assert sent(model) == [("user", "hi"), ("user", "[first] said: before")]
 
 
 async def test_a_cancelled_turn_leaves_a_session_that_can_go_on(autojump_clock: object) -> None:
@@ -259,3 +263,130 @@ def test_bad_arguments_are_refused(options: dict[str, Any], match: str) -> None:
 def test_bad_configs_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         GenerationConfig(**options)
+
+
+# ---------------------------------------------------------------------------------- asked once more
+
+
+def broken(text: str = "{") -> ModelArgumentsError:
+    return ModelArgumentsError("look", text, "it ends too early")
+
+
+def test_arguments_that_cannot_be_read_are_sent_back_and_not_recorded() -> None:
+    model = ScriptedModel([broken(), call(1), "it rains"])
+    ended = run_tree(LlmAgent("writer", model, tools=[look]))
+    assert ended.result.text == "it rains"
+    assert sent(model, 1)[-2:] == [
+        ("model", "look({)"),
+        (
+            "user",
+            (
+                "The arguments of your call of look cannot be read: it ends too early. Call it "
+                "again, with a JSON object."
+            ),
+        ),
+    ]
+    assert len(ended.result.events) == 3
+
+
+def test_arguments_that_can_never_be_read_fail_the_agent() -> None:
+    ended = run_tree(LlmAgent("writer", ScriptedModel([broken(), broken("[")]), tools=[look]))
+    assert isinstance(ended.error, ModelArgumentsError)
+    assert ended.error.arguments == "["
+
+
+BUSY = ModelRateLimitError("slow down", retry_after=20)
+
+
+def test_a_model_is_asked_again_and_no_tool_is_called_again() -> None:
+    looked: list[str] = []
+
+    async def find(city: str) -> str:
+        looked.append(city)
+        await trio.lowlevel.checkpoint()
+        return "rain"
+
+    model = ScriptedModel([call(1, "find"), BUSY, "it rains"])
+    ended = run_tree(LlmAgent("writer", model, tools=[find], model_retry=Retry(2)))
+    assert ended.result.text == "it rains"
+    assert looked == ["c1"]
+    assert model.requests[1] == model.requests[2]
+    assert ended.time == pytest.approx(20, abs=0.1)
+
+
+def test_retries_of_the_model_and_of_the_agent_do_not_multiply() -> None:
+    model = ScriptedModel(lambda _: BUSY)
+    writer = LlmAgent("writer", model, model_retry=Retry(2), retry=Retry(3))
+    assert isinstance(run_tree(writer).error, ModelRateLimitError)
+    assert len(model.requests) == 2
+
+
+def test_what_is_not_worth_another_try_is_raised_at_once() -> None:
+    model = ScriptedModel(lambda _: BUSY)
+    run_tree(LlmAgent("writer", model, model_retry=Retry(on=ModelProtocolError)))
+    assert len(model.requests) == 1
+
+
+# ---------------------------------------------------------------------------- odd ends of an answer
+
+
+def said(text: str, finish: FinishReason) -> ModelResponse:
+    return ModelResponse(content=text, finish_reason=finish)
+
+
+def test_without_streaming_only_what_the_callbacks_made_is_shown() -> None:
+    def hide(_: InvocationContext, response: ModelResponse) -> ModelResponse:
+        return attrs.evolve(response, content=response.content.text.replace("secret", "***"))
+
+    model = ScriptedModel([["the ", "secret"]])
+    ended = run_tree(LlmAgent("a", model, stream=False, after_model_callback=hide))
+    assert [(event.text, event.partial) for event in ended.delivered] == [("the ***", False)]
+
+
+def test_an_answer_that_was_cut_off_is_not_asked_for_again_under_the_same_limit() -> None:
+    model = ScriptedModel([said('{"good": tr', "length")])
+    ended = run_tree(LlmAgent("a", model, output_schema=Verdict))
+    assert isinstance(ended.error, ModelOutputError)
+    assert "max_tokens, or the context of the model, is too small" in str(ended.error)
+
+
+def test_an_answer_that_was_kept_back_is_no_success() -> None:
+    ended = run_tree(LlmAgent("a", ScriptedModel([said("", "content_filter")])))
+    assert isinstance(ended.error, ModelOutputError)
+    assert "a content filter" in str(ended.error)
+
+
+def test_null_is_no_output() -> None:
+    model = ScriptedModel(["null"])
+    ended = run_tree(LlmAgent("a", model, output_schema=Verdict | None, output_key="v"))
+    assert ended.error is None
+    assert ended.result.output is None
+    assert "v" not in ended.result.state
+
+
+def test_the_answer_that_does_not_fit_is_in_the_error() -> None:
+    ended = run_tree(LlmAgent("a", ScriptedModel(["well"]), output_schema=Verdict, repairs=0))
+    assert str(ended.error).endswith("it is 'well'")
+
+
+def test_an_instruction_that_is_no_text_is_refused() -> None:
+    ended = run_tree(LlmAgent("a", ScriptedModel([]), lambda _: None))  # type: ignore[arg-type,return-value]  # what is tried here
+    assert isinstance(ended.error, InstructionError)
+
+
+def test_an_option_that_is_not_there_is_answered_with_one_that_is() -> None:
+    with pytest.raises(TypeError, match="no option 'instructions'; did you mean 'instruction'"):
+        LlmAgent("a", ScriptedModel([]), instructions="x")  # type: ignore[call-arg]  # what is tried here
+    with pytest.raises(TypeError, match="did you mean 'after_model_callback'"):
+        LlmAgent("a", ScriptedModel([]), after_model_callbacks=print)  # type: ignore[call-arg]  # as above
+
+
+def test_an_error_that_the_model_is_told_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def failing() -> None:
+        raise LookupError("nothing there")
+
+    run_tree(LlmAgent("a", ScriptedModel([FunctionCall("failing", {}), "oh"]), tools=[failing]))
+    (record,) = [one for one in caplog.records if one.name == "parallel_agent.llm"]
+    assert "tool of agent a has failed" in record.getMessage()
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], LookupError)

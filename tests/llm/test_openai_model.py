@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import trio
 
-from parallel_agent import LoopAgent, Runner, Status
+from parallel_agent import Content, InlineData, LoopAgent, Runner, Status, Text
 from parallel_agent.llm.agent import LlmAgent
 from parallel_agent.llm.model import GenerationConfig
 from parallel_agent.model_errors import (
     ModelAuthError,
     ModelContextError,
+    ModelDefinitionError,
     ModelError,
     ModelProtocolError,
     ModelRateLimitError,
@@ -172,3 +173,49 @@ def test_names_say_where_and_keys_come_from_the_environment(
     named = OpenAIModel("openai/gpt-x")
     assert named.name == "openai/gpt-x"
     assert "secret" not in repr(named)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("olama/x", "no kind of server is called 'olama'; .*; did you mean 'ollama'"),
+        ("anthropic/x", r"pass OpenAIModel\(name, base_url=...\)"),
+        ("You are helpful", "without spaces"),
+        ("", "without spaces"),
+    ],
+)
+def test_a_name_of_no_known_server_goes_nowhere(
+    name: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    with pytest.raises(ModelDefinitionError, match=said):
+        OpenAIModel(name)
+
+
+def test_with_an_address_it_is_the_name_that_the_server_has_for_it() -> None:
+    assert OpenAIModel("meta-llama/llama-3", base_url="http://127.0.0.1:1/v1").name
+    assert OpenAIModel("openai/meta-llama/llama-3", api_key="x").name
+
+
+@pytest.mark.parametrize("bad", [{"base_url": "localhost:3/v1"}, {"timeout": 0}, {"timeout": "x"}])
+def test_an_address_and_a_time_that_are_none_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(ModelDefinitionError, match=next(iter(bad)).replace("base_url", "address")):
+        OpenAIModel("ollama/x", **bad)
+
+
+async def test_something_else_at_the_address_is_told_with_it() -> None:
+    async with serving(refuses(200, "<html>hello</html>", "content-type: text/html")) as server:
+        model = OpenAIModel("ollama/x", base_url=server.url)
+        with pytest.raises(ModelProtocolError, match=f"does {server.url} speak chat completions"):
+            await Runner(LlmAgent("a", model)).run("x")
+
+
+async def test_what_no_model_takes_is_refused_when_it_comes_and_not_ever_after() -> None:
+    pdf = Content((Text("read this"), InlineData(b"%PDF", "application/pdf")))
+    async with serving(streams(chunk(content="fine"), chunk("stop"))) as server:
+        runner = Runner(LlmAgent("a", OpenAIModel("ollama/x", base_url=server.url)))
+        with pytest.raises(ModelRequestError, match="application/pdf"):
+            await runner.run(pdf, session_id="s")
+        assert (await runner.run("never mind", session_id="s")).text == "fine"
+    told = server.asked[0]["messages"][0]["content"]
+    assert told[1]["text"] == "[data of type 'application/pdf', which cannot be shown here]"

@@ -17,7 +17,9 @@ from parallel_agent import (
     FunctionResponse,
     InMemorySessionService,
     LoopAgent,
+    ModelRateLimitError,
     ParallelAgent,
+    Retry,
     RunConfig,
     Runner,
     Schema,
@@ -374,3 +376,25 @@ def test_a_misfit_inside_a_tool_is_not_taken_for_one_of_its_arguments() -> None:
     model = ScriptedModel([call("writes"), "sorry"])
     run_tree(LlmAgent("a", model, tools=[writes]))
     assert answers(model)["id1"]["error"].startswith("SchemaError")
+
+
+async def test_tried_again_a_call_with_other_arguments_is_another(
+    autojump_clock: MockClock,
+) -> None:
+    done: list[int] = []
+
+    async def refund(ctx: ToolContext, amount: int) -> int:
+        def pay() -> int:
+            done.append(amount)
+            return amount
+
+        return await ctx.once("refund", pay)
+
+    busy = ModelRateLimitError("slow down")
+    first = [call("refund", 1, amount=5), call("refund", 2, amount=5)]
+    second = [call("refund", 1, amount=700), call("refund", 2, amount=5)]
+    model = ScriptedModel([first, busy, second, "done"])
+    writer = LlmAgent("a", model, tools=[refund], retry=Retry(2))
+    await Runner(writer).run("go")
+    assert sorted(done) == [5, 5, 700]
+    assert answers(model) == {"id1": {"result": 700}, "id2": {"result": 5}}

@@ -14,6 +14,7 @@ from parallel_agent import (
     ParallelAgent,
     RunConfig,
     Runner,
+    SequentialAgent,
     Status,
     agent,
 )
@@ -173,3 +174,14 @@ def test_an_agent_that_waits_for_a_person_lets_the_run_wait_and_go_on() -> None:
         assert len(model.requests) == 2
 
     trio.run(main)
+
+
+def test_an_agent_that_asks_a_model_is_told_the_request_and_what_is_said_there() -> None:
+    inner = ScriptedModel(["bonjour"])
+    helper = SequentialAgent("helper", [leaf("first", "ready"), LlmAgent("translator", inner)])
+    model = ScriptedModel([FunctionCall("helper", {"request": "hello"}, "1"), "done"])
+    run_tree(LlmAgent("a", model, tools=[AgentTool(helper)]), message="this is private")
+    assert [content.text for content in inner.requests[0].contents] == [
+        "[first] said: ready",
+        "hello",
+    ]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any, Literal
 
+import annotated_types
 import attrs
+import pydantic
 import pytest
 import trio
 
@@ -63,7 +65,7 @@ def test_the_model_is_told_what_the_signature_and_the_docstring_say() -> None:
         "type": "object",
         "properties": {
             "city": {"type": "string", "description": "its name, in English"},
-            "days": {"type": "integer", "description": "how many days"},
+            "days": {"type": "integer", "description": "how many days", "default": 3},
         },
         "required": ["city"],
         "additionalProperties": False,
@@ -173,3 +175,44 @@ def test_a_partial_is_a_tool_for_what_is_not_given_yet() -> None:
     made = tool(functools.partial(add, other=3), name="add")
     assert made.description == "Add."
     assert made.parameters["required"] == ["one"]
+
+
+def test_an_annotation_may_say_what_a_parameter_means() -> None:
+    def book(
+        n: Annotated[int, "how many"],
+        kind: Annotated[str, pydantic.Field(description="which kind")] = "x",
+    ) -> None:
+        """Book."""
+
+    described = tool(book).parameters["properties"]
+    assert described["n"]["description"] == "how many"
+    assert described["kind"]["description"] == "which kind"
+
+
+@pytest.mark.parametrize("said", [pydantic.Field(ge=1), annotated_types.Le(3)])
+def test_limits_that_would_not_be_checked_are_refused(said: object) -> None:
+    def book(n: int) -> None:
+        """Book."""
+
+    book.__annotations__["n"] = Annotated[int, said]
+    with pytest.raises(
+        ToolDefinitionError, match=r"parameter 'n' of tool 'book': .* not be checked"
+    ):
+        tool(book)
+
+
+def test_what_yields_is_no_tool() -> None:
+    async def search() -> AsyncIterator[str]:
+        yield "x"
+
+    with pytest.raises(ToolDefinitionError, match=r"a tool returns its result, and emits by"):
+        tool(search)
+
+
+def test_an_agent_among_the_tools_is_told_how_it_is_one() -> None:
+    @agent
+    async def helper(ctx: InvocationContext) -> None:
+        """Help."""
+
+    with pytest.raises(ToolDefinitionError, match=r"as a tool, it is AgentTool\(agent\)"):
+        LlmAgent("a", ScriptedModel([]), tools=[helper])
