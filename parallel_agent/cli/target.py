@@ -19,7 +19,7 @@ import attrs
 import session
 from parallel_agent.agent import Agent, check_agent
 from parallel_agent.cli.graph_files import GRAPH_FILES, Code, code_in, is_finished, read_graph, told
-from parallel_agent.errors import ConfigError, TreeError
+from parallel_agent.errors import ConfigError, TreeError, UsageError
 from parallel_agent.observe.harmless import harmless, one_line
 from parallel_agent.runner import Runner
 
@@ -309,7 +309,16 @@ def _failed(
             f" (modules named like {one_line(', '.join(taken[:3]))} were loaded already, from "
             "elsewhere; if those are meant, rename yours)"
         )
+    if isinstance(error, UsageError):
+        # It says what is wrong and what to do; how we have found out is of no interest.
+        frames = [frame for frame in _own_frames(error) if not _is_ours(frame.filename)]
+        where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+        return TargetError(f"{message}: {type(error).__name__}: {one_line(str(error))}{where}")
     return TargetError(message, details=_traceback(error))
+
+
+def _is_ours(filename: str) -> bool:
+    return Path(filename).is_relative_to(Path(__file__).parents[1])
 
 
 def _traceback(error: BaseException) -> str:

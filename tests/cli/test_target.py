@@ -301,3 +301,10 @@ def test_a_neighbour_whose_name_is_taken_is_named_when_the_import_fails(write: W
 def test_other_errors_do_not_blame_the_neighbours(write: Write) -> None:
     write("MINE = 1", "click.py")
     assert str(refusal(write("1 / 0"))).endswith("my_tree.py cannot be imported")
+
+
+def test_an_error_that_says_what_to_do_is_told_in_a_line(write: Write) -> None:
+    error = refusal(write('from parallel_agent import agent\nagent(3, name="x")'))
+    assert error.details == ""
+    assert "my_tree.py cannot be imported: AgentFunctionError: " in str(error)
+    assert str(error).endswith("my_tree.py:5)")  # behind what `write` puts first

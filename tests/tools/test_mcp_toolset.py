@@ -29,6 +29,7 @@ from parallel_agent.errors import UsageError
 from parallel_agent.llm.agent import LlmAgent
 from parallel_agent.model_errors import MissingExtraError, ToolDefinitionError, ToolError
 from parallel_agent.testing.scripted_model import ScriptedModel
+from parallel_agent.tools.context import ToolContext
 from parallel_agent.tools.mcp_servers import (
     HttpServer,
     McpError,
@@ -49,7 +50,7 @@ import mcp.client.stdio
 from parallel_agent.tools.mcp_toolset import McpToolset, _size
 
 SCRIPT = mcp_server.__file__
-NOBODY = cast("InvocationContext", None)
+NOBODY = cast("ToolContext", None)
 """No tool of a server asks for its context."""
 
 SECRET = "open-sesame"  # noqa: S105  # of nothing
