@@ -396,14 +396,13 @@ def _refuse_option(kind: type[Agent], name: str, option: str, *, is_copy: bool) 
             f"make a new {kind.__name__} with it"
         )
         raise TypeError(message)
-    there = [] if is_copy else [*own, *kind.more_options]
-    if not is_copy:
-        # Those with a place of their own, which may be named as well.
-        there += [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD][1:]
-    known = dict.fromkeys([*AgentOptions.__annotations__, *there])
-    near = get_close_matches(option, known, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
-    message = f"agent {name!r} has no option {option!r}{hint}"
+    known = dict.fromkeys(
+        [*AgentOptions.__annotations__, *(() if is_copy else (*own, *kind.more_options))]
+    )
+    places = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
+    near = get_close_matches(option, [*known, *(() if is_copy else places)], 1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    message = f"agent {name!r} has no option {option!r}{hint}; there are {', '.join(known)}"
     raise TypeError(message)
 
 

@@ -166,8 +166,9 @@ class InvocationContext(StoredContext):
         """
         activation = self._running()
         check_runnable(agent, "run_agent")
+        given = given_input(input, agent.name)
         child: Activation = await activation.invocation.engine.run_child(
-            activation, agent, count=True, input=given_input(input, agent.name)
+            activation, agent, number=self._number(agent.name), input=given
         )
         return child.output
 
@@ -267,6 +268,10 @@ class InvocationContext(StoredContext):
             given.append((pair[0], given_input(pair[1], pair[0].name, "tasks", position)))
         return await self._fork(given, barrier, max_concurrency)
 
+    def _number(self, name: str) -> int | str:
+        """Return what tells an agent of that name from others below this activation."""
+        return self._activation.next_number(name)
+
     async def _fork(
         self, given: list[tuple[Agent, Any]], barrier: Barrier, max_concurrency: int | None
     ) -> list[Outcome]:
@@ -274,7 +279,7 @@ class InvocationContext(StoredContext):
         engine = activation.invocation.engine
         outcomes: list[Outcome] = await engine.fan_out(
             activation,
-            [engine.task(agent, item, activation.next_number(agent.name)) for agent, item in given],
+            [engine.task(agent, item, self._number(agent.name)) for agent, item in given],
             barrier=barrier,
             max_concurrency=_limit(max_concurrency),
         )
@@ -301,7 +306,7 @@ class InvocationContext(StoredContext):
         """
         activation = self._running()
         opened: OpenFanOut = activation.invocation.engine.open_group(
-            activation, barrier, _limit(max_concurrency)
+            activation, barrier, _limit(max_concurrency), self._number
         )
         return opened
 

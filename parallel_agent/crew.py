@@ -77,6 +77,7 @@ class Crew:
             raise FanOutError(message)
         self.owner = owner
         self.barrier = barrier
+        self.waits_alone = False  # a branch that waits for a person does not make its owner wait
         self.tally = Tally(width)
         self.closed = False
         self.outcomes: dict[int, Outcome] = {}
@@ -364,7 +365,7 @@ class Crew:
     def let_questions_go(self, outcomes: list[Outcome]) -> None:
         """Forget what branches that wait have asked, unless the owner ends as waiting, too."""
         left = [outcome.path for outcome in outcomes if outcome.status is Status.WAITING]
-        if left and not self.owner.suspended:
+        if left and not (self.owner.suspended or self.waits_alone):
             self.owner.invocation.requests.let_go(left)
 
     async def _answer(self, outcomes: list[Outcome], handled: AbstractSet[str]) -> None:
@@ -391,7 +392,7 @@ class Crew:
         if interrupt is not None:
             raise interrupt
         if any(outcome.status is Status.WAITING for outcome in outcomes) and (
-            self.barrier.waits_for_all(outcomes)
+            self.barrier.waits_for_all(outcomes) and not self.waits_alone
         ):
             await suspend(owner)
 

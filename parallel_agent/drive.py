@@ -50,7 +50,7 @@ async def run_child(
     parent: Activation,
     agent: Agent,
     *,
-    number: int | None = None,
+    number: int | str | None = None,
     count: bool = False,
     input: Any = NO_INPUT,
     in_place: bool = False,
@@ -110,7 +110,7 @@ def pass_on(parent: Activation, child: Activation, error: BaseException) -> None
 
 
 def place_child(
-    parent: Activation, agent: Agent, *, number: int | None, input: Any = NO_INPUT
+    parent: Activation, agent: Agent, *, number: int | str | None, input: Any = NO_INPUT
 ) -> Activation:
     """Make the activation of an agent below ``parent``, on the same branch."""
     place = Place(

@@ -62,16 +62,19 @@ async def fan_out(
     *,
     barrier: Barrier,
     max_concurrency: int | None = None,
+    waits_alone: bool = False,
 ) -> list[Outcome]:
     """Run ``tasks`` side by side below ``owner``, each on a branch of its own.
 
-    Returns their outcomes when all have ended.
+    Returns their outcomes when all have ended. With ``waits_alone``, also if one of them waits for
+    a person in a run that is to be suspended; what that means is for the caller to say.
 
     Raises:
         FanOutError: ``barrier`` needs more branches than there are.
         BaseException: the failure that ``barrier`` chooses.
     """
     crew = Crew(owner, barrier, width=len(tasks))
+    crew.waits_alone = waits_alone
     await owner.flush()
     await checkpoint_if_cancelled()
     waiting = list(enumerate(tasks))

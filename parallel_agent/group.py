@@ -16,7 +16,7 @@ awaited are raised by the block.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from functools import partial
 from operator import itemgetter
 from types import TracebackType
@@ -135,8 +135,15 @@ class Handle:
 class FanOut:
     """An open fan-out, inside its block. Made by ``ctx.open_fan_out()``."""
 
-    def __init__(self, crew: Crew, nursery: trio.Nursery, gate: Limiter | None) -> None:
+    def __init__(
+        self,
+        crew: Crew,
+        nursery: trio.Nursery,
+        gate: Limiter | None,
+        number: Callable[[str], int | str],
+    ) -> None:
         """Made by the block."""
+        self._number = number
         self._crew = crew
         self._nursery = nursery
         self._gate = gate
@@ -174,7 +181,7 @@ class FanOut:
             message = f"the fan-out of {owner.agent.name!r} has ended; start branches in its block"
             raise FanOutError(message)
         plain = given_input(input, agent.name)
-        number = owner.next_number(agent.name) if key is None else self._checked_key(agent, key)
+        number = self._number(agent.name) if key is None else self._checked_key(agent, key)
         task = Task(agent, plain, number)
         child = self._crew.fork(task)
         if self._crew.closed:
@@ -322,8 +329,15 @@ _NEEDS_BLOCK: Final = (
 class OpenFanOut:
     """What ``ctx.open_fan_out()`` returns: ``async with`` it."""
 
-    def __init__(self, owner: Activation, barrier: Barrier, max_concurrency: int | None) -> None:
-        """Made by `InvocationContext.open_fan_out`."""
+    def __init__(
+        self,
+        owner: Activation,
+        barrier: Barrier,
+        max_concurrency: int | None,
+        number: Callable[[str], int | str],
+    ) -> None:
+        """Made by `InvocationContext.open_fan_out`; ``number`` numbers the branches of an agent."""
+        self._number = number
         self._crew = Crew(owner, barrier, width=None)
         self._gate = None if max_concurrency is None else Limiter(max_concurrency)
         self._nursery: Any = None
@@ -366,7 +380,7 @@ class OpenFanOut:
         self._nursery = trio.open_nursery()
         nursery = await self._nursery.__aenter__()
         self._crew.on_failure = self._end_body
-        self._group = FanOut(self._crew, nursery, self._gate)
+        self._group = FanOut(self._crew, nursery, self._gate, self._number)
         self._body.__enter__()
         return self._group
 

@@ -78,7 +78,8 @@ class Replay:
         place = activation.place
         while self.past.attempt_failed(place.path):
             place = place.again()
-        asked = [one for one in self._asked_at(place.path) if one.is_of_its_agent]
+        # Those from before its checkpoint, too: it may have asked in several tasks.
+        asked = [one for one in self.past.asked_by(place.path) if one.is_of_its_agent]
         still_open = [one for one in asked if one.answer is None]
         answered = max((one.answer.seq or 0 for one in asked if one.answer is not None), default=0)
         # What it asked after the newest answer, it asked knowing that.

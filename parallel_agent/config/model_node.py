@@ -11,7 +11,7 @@ from parallel_agent.config.asking import Asking
 from parallel_agent.config.file_tools import add_all
 from parallel_agent.config.format import ModelEntry, NodeEntry, Template
 from parallel_agent.config.prompts import PlaceholderError, active_values, render_prompt
-from parallel_agent.config.reacting import Routed
+from parallel_agent.config.reacting import Routed, without_reply
 from parallel_agent.config.sharing import PIPE
 from parallel_agent.context import InvocationContext, activation_of
 from parallel_agent.llm.asking import Asker
@@ -95,9 +95,10 @@ class ModelNode(Agent):
         model, output = asking.model.ready(self.name), asking.output
         if output is None and asking.schema is not None:
             output = Output(asking.schema, self.name)
-        max_turns = asking.max_turns
+        max_turns, callbacks = asking.max_turns, Callbacks()
         if asking.reacting is not None and output is not None:
             max_turns = asking.reacting.most
+            callbacks = Callbacks(before_tool=(without_reply,))
             model, output = Routed(model, output, self.name, max_turns), None
         async with AsyncExitStack() as stack:
             tools: dict[str, Tool] = dict(
@@ -112,7 +113,8 @@ class ModelNode(Agent):
                 asker=Asker(ctx, model, Callbacks()),
                 instruction=instruction,
                 before=(*asking.history, *([Content(said, role=USER)] if said else ())),
-                caller=Caller(ctx, tools, Callbacks(), "tell"),
+                seen=frozenset(),
+                caller=Caller(ctx, tools, callbacks, "tell"),
                 config=asking.config,
                 output=output,
                 repairs=1,

@@ -23,6 +23,7 @@ from parallel_agent.llm.model import Model, ModelRequest, ModelResponse
 from parallel_agent.llm.output import Output
 from parallel_agent.model_errors import CallLimitError, ModelOutputError, ModelProtocolError
 from parallel_agent.tools.agent_tool import AgentTool
+from parallel_agent.tools.context import ToolContext
 from session.content import Content, FunctionCall, FunctionResponse, Part, Text
 from session.event import USER
 
@@ -171,3 +172,9 @@ def collector(name: str, nodes: Sequence[Agent]) -> Agent:
         return _text(said[-1]) if said else ""
 
     return FunctionAgent(collect, name=name)
+
+
+def without_reply(ctx: ToolContext) -> FunctionCall | None:
+    """Return the call of an agent as that takes it: its record holds the model's reply as well."""
+    request = ctx.call.args.get("request")
+    return None if request is None else attrs.evolve(ctx.call, args={"request": request})

@@ -204,11 +204,13 @@ class LlmAgent(Agent):
         if others:
             tools = dict(tools)
             _add(tools, TransferTool(others), self.name)
+        before, seen = self._before(ctx)
         conversation = Conversation(
             ctx=ctx,
             asker=Asker(ctx, self._model, self._callbacks, self._model_retry, self._stream),
             instruction=await self._instructed(ctx),
-            before=self._before(ctx),
+            before=before,
+            seen=seen,
             caller=Caller(ctx, tools, self._callbacks, self._on_tool_error),
             config=self._config,
             output=self._output,
@@ -247,15 +249,28 @@ class LlmAgent(Agent):
             raise InstructionError(message)
         return text
 
-    def _before(self, ctx: InvocationContext) -> tuple[Content, ...]:
-        """Return what was said before this activation, and what it is to work on."""
+    def _before(self, ctx: InvocationContext) -> tuple[tuple[Content, ...], frozenset[int | None]]:
+        """Return what was said before this activation, and what it is to work on.
+
+        And the numbers of the events in which it was said.
+        """
         contents: list[Content] = []
+        seen: list[Event] = []
         if self._include == "default":
             # Resumed, what this activation has said is in the history, and what its tools have.
-            seen = [event for event in ctx.history() if not is_of(event, ctx, or_below=True)]
+            known = set(() if ctx.restored is None else ctx.restored["own"])
+            seen = [
+                event for event in ctx.history() if not (is_of(event, ctx) or event.seq in known)
+            ]
             tool = _tool_above(activation_of(ctx))
             if tool is not None:
-                seen = [event for event in seen if _is_at_or_below(event.path, tool)]
+                # And what is said to its branch, which has no path.
+                seen = [
+                    event
+                    for event in seen
+                    if _is_at_or_below(event.path, tool)
+                    or (event.author == USER and event.branch == ctx.branch)
+                ]
             if self._max_events is not None:
                 first = next((one for one in seen if _starts_the_run(one, ctx)), None)
                 seen = seen[max(len(seen) - self._max_events, 0) :]
@@ -267,7 +282,7 @@ class LlmAgent(Agent):
             contents.append(input_content(activation.input))
         elif self._include == "none" and ctx.user_content is not None:
             contents.append(ctx.user_content)
-        return tuple(contents)
+        return tuple(contents), frozenset(event.seq for event in seen)
 
 
 def _starts_the_run(event: Event, ctx: InvocationContext) -> bool:

@@ -19,11 +19,11 @@ import attrs
 import trio
 
 from parallel_agent.context import InvocationContext, activation_of
-from parallel_agent.errors import RunEndedError
+from parallel_agent.errors import RunEndedError, is_about_effect
 from parallel_agent.inputs import to_json
 from parallel_agent.llm.callbacks import Callbacks
 from parallel_agent.model_errors import ToolArgumentsError
-from parallel_agent.notes import describe, note_mix_up
+from parallel_agent.notes import describe, note_mix_up, note_other
 from parallel_agent.tools.context import ToolContext
 from parallel_agent.tools.tool import Tool
 from session.actions import EventActions
@@ -65,14 +65,12 @@ class Turn:
         actions: what the tools ask for.
         output: what the agent's output is, if a tool says that it is its own answer.
         waits: calls wait for a person, and the run is to be suspended.
-        ends: the agent is not to ask its model again.
     """
 
     answers: tuple[FunctionResponse, ...]
     actions: EventActions
     output: Any
     waits: bool
-    ends: bool
 
 
 @final
@@ -90,7 +88,7 @@ class Caller:
         activation = activation_of(self.ctx)
         contexts = [ToolContext(activation, one.call, one.key, one.effects) for one in calls]
         answers: list[FunctionResponse | None] = [None] * len(calls)
-        failures: list[BaseException] = []
+        failures: dict[int, BaseException] = {}
 
         async def answer(position: int, ctx: ToolContext) -> None:
             try:
@@ -99,45 +97,48 @@ class Caller:
             except trio.Cancelled:
                 raise
             except BaseException as exc:  # noqa: BLE001  # raised when all have been joined
-                failures.append(exc)
+                if ctx.waits and isinstance(exc, RunEndedError):
+                    return  # a shield has kept its cancellation out
+                failures[position] = exc
                 nursery.cancel_scope.cancel("another tool has failed")
 
         async with trio.open_nursery() as nursery:
             for position, ctx in enumerate(contexts):
                 nursery.start_soon(answer, position, ctx)
         if failures:
-            raise failures[0]
+            first = min(failures)
+            for position in sorted(failures.keys() - {first}):
+                where = f"{self.ctx.path} calling {calls[position].call.name}"
+                note_other(failures[first], where, failures[position])
+            raise failures[first]
+        for position, ctx in enumerate(contexts):
+            if answers[position] is None and not ctx.waits:
+                # Somebody has cancelled its scope; unanswered, it would be made again and again.
+                answers[position] = _response(ctx, {"error": "the call was cancelled"})
         return self._turn(contexts, answers)
 
     def _turn(
         self, contexts: Sequence[ToolContext], answers: Sequence[FunctionResponse | None]
     ) -> Turn:
-        merged, output = EventActions(), None
-        waits = any(ctx.waits for ctx in contexts)
+        actions, output = EventActions(), None
         for position, (ctx, answer) in enumerate(zip(contexts, answers, strict=True)):
-            actions = ctx.actions
-            asks_for = actions.escalate or actions.skip_summarization or actions.transfer_to_agent
-            if waits and asks_for:
-                # For the end of the turn, which is not yet: it is called again then.
-                answers = [*answers[:position], None, *answers[position + 1 :]]
-            if waits or answer is None:
+            if answer is None:
                 continue
-            merged.escalate = merged.escalate or actions.escalate
-            if actions.skip_summarization and not merged.skip_summarization:
-                merged.skip_summarization, output = True, _plain(answer)
-            target = merged.transfer_to_agent
+            asked = ctx.actions
+            actions.escalate = actions.escalate or asked.escalate
+            if asked.skip_summarization and not actions.skip_summarization:
+                actions.skip_summarization, output = True, _plain(answer)
+            target = actions.transfer_to_agent
             if target is None:
-                merged.transfer_to_agent = actions.transfer_to_agent
-            elif actions.transfer_to_agent not in (None, target):
+                actions.transfer_to_agent = asked.transfer_to_agent
+            elif asked.transfer_to_agent not in (None, target):
                 refused = {"error": f"only one agent can go on, and {target} does"}
                 answers = [*answers[:position], _response(ctx, refused), *answers[position + 1 :]]
-        asked_to = merged.escalate or merged.skip_summarization
         return Turn(
             answers=tuple(answer for answer in answers if answer is not None),
-            actions=merged,
+            actions=actions,
             output=output,
-            waits=waits,
-            ends=asked_to or merged.transfer_to_agent is not None,
+            waits=any(ctx.waits for ctx in contexts),
         )
 
     async def _answer(self, ctx: ToolContext) -> FunctionResponse:
@@ -158,7 +159,7 @@ class Caller:
         try:
             wants_approval = tool.wants_approval(arguments)
         except Exception as exc:  # noqa: BLE001  # told, or raised
-            return self._told(exc)
+            return self._told(ctx, exc)
         # Not a failure of the tool's if nobody can be asked.
         if wants_approval and not await self._may(tool, ctx, arguments):
             return {"error": _REFUSED}
@@ -167,9 +168,10 @@ class Caller:
         except RunEndedError:
             raise
         except ToolArgumentsError as exc:
+            ctx.fail()
             return {"error": str(exc)}
         except Exception as exc:  # noqa: BLE001  # as above
-            return self._told(exc)
+            return self._told(ctx, exc)
         return result if isinstance(result, dict) else {"result": result}
 
     async def _may(self, tool: Tool, ctx: ToolContext, arguments: Mapping[str, Any]) -> bool:
@@ -178,10 +180,12 @@ class Caller:
         answer: bool = await ctx.request_input(question, schema=bool)
         return answer
 
-    def _told(self, error: Exception) -> Mapping[str, Any]:
+    def _told(self, ctx: ToolContext, error: Exception) -> Mapping[str, Any]:
         """Return what the model is told of an error; called while it is handled."""
-        if self.on_error == "raise":
+        # Whoever knows that nobody knows whether something has happened must not do it again.
+        if self.on_error == "raise" or is_about_effect(error):
             raise error
+        ctx.fail()
         note_mix_up(error)  # of trio and asyncio: a tool's author sees the log, and no failure
         _LOG.warning(
             "tool of agent %s has failed; its model is told", self.ctx.agent.name, exc_info=error

@@ -41,8 +41,28 @@ MODEL: Final = "model"
 
 def contents_of(events: Iterable[Event], author: str) -> tuple[Content, ...]:
     """Return what the model of the agent ``author`` is sent of ``events``, oldest first."""
-    said = [content for event in events for content in _said(event, author)]
+    said = [content for event in _spoken(events, author) for content in _said(event, author)]
     return tuple(_paired(said))
+
+
+def _spoken(events: Iterable[Event], author: str) -> Iterator[Event]:
+    """Yield events without those that tools of the agent have emitted.
+
+    They have its name. But while its calls are answered, no model says anything.
+    """
+    open_calls: dict[tuple[str, str], set[str | None]] = {}
+    for event in events:
+        if event.author != author or event.request is not None:
+            yield event
+            continue
+        place = event.invocation_id, event.path
+        calls = open_calls.setdefault(place, set())
+        answers = {one.id for one in event.function_responses}
+        if calls and not answers:
+            continue
+        calls -= answers
+        calls |= {one.id for one in event.function_calls if one.id is not None} - answers
+        yield event
 
 
 def input_content(value: Any) -> Content:

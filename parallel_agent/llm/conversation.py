@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from hashlib import sha256
 from typing import Any, Final, final
 
@@ -16,7 +17,7 @@ import attrs
 
 from parallel_agent.context import InvocationContext, activation_of
 from parallel_agent.llm.asking import Asker
-from parallel_agent.llm.calling import Caller, Wanted
+from parallel_agent.llm.calling import Caller, Turn, Wanted
 from parallel_agent.llm.contents import MODEL, contents_of
 from parallel_agent.llm.model import GenerationConfig, ModelRequest, ModelResponse, ToolSpec
 from parallel_agent.llm.output import Output
@@ -50,6 +51,7 @@ class Conversation:
         asker: what asks the model.
         instruction: what it is to be and do.
         before: what was said before.
+        seen: the numbers of the events in which it was said.
         caller: what makes the calls it wants.
         config: how it is to answer.
         output: what its answer must be.
@@ -63,6 +65,7 @@ class Conversation:
     asker: Asker
     instruction: str
     before: Sequence[Content]
+    seen: AbstractSet[int | None]
     caller: Caller
     config: GenerationConfig
     output: Output | None
@@ -70,22 +73,20 @@ class Conversation:
     max_turns: int
     answers_at_last: bool = False
     reads_messages: bool = True
-    # What this activation has said and was answered, as recorded; nothing that a tool has emitted.
+    # What this activation has said, and was told, as recorded; nothing that a tool has emitted.
     _own: list[Event] = attrs.field(factory=list[Event], init=False)
+    # What tools have asked for whose turn is not over, because others wait for a person.
+    _deferred: Mapping[str, Any] | None = attrs.field(default=None, init=False)
 
     async def run(self) -> Any:
         """Talk until the model answers, or hands over; return the output if it is structured."""
-        ctx = self.ctx
-        if ctx.restored is not None:
-            # What else is of this activation, a tool has emitted, or asked a person.
-            said = [event for event in ctx.history() if is_of(event, ctx) and not event.request]
-            self._own = [one for one in said if one.function_calls or one.function_responses]
+        self._go_on()
         while True:
             waiting = self._unanswered()
             if waiting:
-                if await self._answer(waiting):
-                    return None
-                continue
+                await self._answer(waiting)
+            if self._is_over():
+                return None
             await self._listen()
             response, output = await self._ask()
             if response.calls:
@@ -94,17 +95,29 @@ class Conversation:
             if output is None and self.output is not None:
                 # Null: an output that is none, and its text, "null", would be taken for one.
                 response = attrs.evolve(response, content=Content((), role=MODEL))
-            self._own.append(await ctx.emit(as_event(response, output)))
+            self._own.append(await self.ctx.emit(as_event(response, output)))
             if not await self._listen():
                 return output
+
+    def _go_on(self) -> None:
+        """Take up what was said before the run was resumed."""
+        noted = self.ctx.restored
+        if noted is not None:
+            # In the order it was noted: a message that came during an answer stands behind it.
+            known = {event.seq: event for event in self.ctx.history()}
+            self._own = [known[seq] for seq in noted["own"] if seq in known]
+            self._deferred = noted["deferred"]
 
     async def _listen(self) -> bool:
         """Take in what was said to the branch meanwhile; return whether something was."""
         inbox = activation_of(self.ctx).lane.inbox if self.reads_messages else None
         heard = False
         while inbox is not None and inbox.has_message():
-            self._own.append(await self.ctx.receive())
-            heard = True
+            message = await self.ctx.receive()
+            # What had come before this agent began, it was told with the rest.
+            if message.seq not in self.seen:
+                self._own.append(message)
+                heard = True
         return heard
 
     # The model.
@@ -223,32 +236,59 @@ class Conversation:
                     wanted.append(Wanted(call, f"{turn}-{position}", effects))
         return wanted
 
-    async def _answer(self, calls: Sequence[Wanted]) -> bool:
-        """Make the calls; record the answers; return whether that is the end of it."""
+    async def _answer(self, calls: Sequence[Wanted]) -> None:
+        """Make the calls; record the answers, and what the tools ask for when all have ended."""
         turn = await self.caller.make(calls)
+        actions, output = _merged(turn, self._deferred)
+        if turn.waits:
+            self._deferred = {**_as_json(actions), "output": output}
+            actions, output = EventActions(), None
+        else:
+            self._deferred = None
         if turn.answers:
             content = Content(turn.answers, role=USER)
-            event = Event(content, output=turn.output, actions=turn.actions)
-            await self._note(event, ends=turn.ends)
+            await self._note(Event(content, output=output, actions=actions))
         if turn.waits:
             activation = activation_of(self.ctx)
             await activation.invocation.engine.suspend(activation)
-        return turn.ends or self._has_begun()
 
-    def _has_begun(self) -> bool:
-        """Return whether a call of this turn has begun what comes to its end later."""
-        *_, calling = (event for event in self._own if event.function_calls)
-        return any(
-            one.id in calling.long_running_tool_ids and "error" not in one.response
-            for event in self._own
-            for one in event.function_responses
-        )
+    def _is_over(self) -> bool:
+        """Return whether the last turn was the last: a tool has ended it, or goes on by itself."""
+        calling = next((event for event in reversed(self._own) if event.function_calls), None)
+        if calling is None or self._own[-1].function_calls:
+            return False
+        answers = self._own[self._own.index(calling) + 1 :]
+        for event in answers:
+            asked = event.actions
+            if asked.escalate or asked.skip_summarization or asked.transfer_to_agent is not None:
+                return True
+            for one in event.function_responses:
+                if one.id in calling.long_running_tool_ids and "error" not in one.response:
+                    return True
+        return False
 
-    async def _note(self, event: Event, *, ends: bool = False) -> None:
-        event = await self.ctx.emit(event)
-        self._own.append(event)
-        if not ends:
-            await self.ctx.checkpoint({"turns": len(self._own)})
+    async def _note(self, event: Event) -> None:
+        """Record an event of the conversation, and that it stands."""
+        self._own.append(await self.ctx.emit(event))
+        own = [one.seq for one in self._own]
+        await self.ctx.checkpoint({"own": own, "deferred": self._deferred})
+
+
+_ACTIONS: Final = ("escalate", "skip_summarization", "transfer_to_agent")
+"""What tools may ask for, beside writing state."""
+
+
+def _as_json(actions: EventActions) -> dict[str, Any]:
+    return {name: getattr(actions, name) for name in _ACTIONS}
+
+
+def _merged(turn: Turn, deferred: Mapping[str, Any] | None) -> tuple[EventActions, Any]:
+    """Return what the tools of a whole turn ask for, and the output that one of them gives."""
+    if deferred is None:
+        return turn.actions, turn.output
+    asked = {name: deferred[name] or value for name, value in _as_json(turn.actions).items()}
+    output = deferred["output"] if deferred["skip_summarization"] else turn.output
+    return EventActions(**asked), output
 
 
 def _digest(*of: Any) -> str:
@@ -256,13 +296,11 @@ def _digest(*of: Any) -> str:
     return sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def is_of(event: Event, ctx: InvocationContext, *, or_below: bool = False) -> bool:
+def is_of(event: Event, ctx: InvocationContext) -> bool:
     """Return whether an event was recorded by the activation of ``ctx``, or by one below it."""
-    if event.invocation_id != ctx.invocation_id:
+    if event.invocation_id != ctx.invocation_id or event.author == USER:
         return False
-    if event.path == ctx.path:
-        return or_below or event.author != USER
-    return or_below and event.path.startswith(f"{ctx.path}/")
+    return event.path == ctx.path or event.path.startswith(f"{ctx.path}/")
 
 
 def as_event(response: ModelResponse, output: Any = None, *, later: Sequence[str] = ()) -> Event:

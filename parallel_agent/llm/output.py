@@ -72,10 +72,10 @@ class Output:
             freeze(value)
             if self._schema is not None:
                 self._schema.structure(value)
-        except (json.JSONDecodeError, RecursionError) as exc:
-            return f"it is no JSON: {exc}", None
         except (MisfitError, UnstorableError) as exc:
             return str(exc), None
+        except (ValueError, RecursionError) as exc:  # a number of too many digits, too
+            return f"it is no JSON: {exc}", None
         if self._validator is not None:
             problems = sorted(self._validator.iter_errors(value), key=str)
             if problems:

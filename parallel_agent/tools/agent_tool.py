@@ -11,6 +11,8 @@ from parallel_agent.context import activation_of
 from parallel_agent.errors import BranchCancelledError
 from parallel_agent.inputs import given_input
 from parallel_agent.lifecycle import Status
+from parallel_agent.model_errors import ToolArgumentsError
+from parallel_agent.schema import Schema, SchemaError
 from parallel_agent.tools.context import ToolContext
 from parallel_agent.tools.tool import Approval, Tool
 from session.state import freeze
@@ -66,6 +68,7 @@ class AgentTool(Tool):
         )
         self._agent = agent
         schema = agent.input_schema
+        self._schema: Schema[Any] = Schema(str) if schema is None else schema
         described = None if schema is None else schema.json_schema()
         self._is_object = described is not None and described.get("type") == "object"
         if described is None or self._is_object:
@@ -92,21 +95,46 @@ class AgentTool(Tool):
             BaseException: what the agent raised, as itself.
             BranchCancelledError: something has cancelled it, and not the call.
         """
-        given = arguments if self._is_object else arguments.get(_REQUEST, "")
         agent, activation = self._agent, activation_of(ctx)
-        engine = activation.invocation.engine
-        outcomes: list[Outcome] = await engine.fan_out(
+        plain = self._checked(arguments)
+        outcomes: list[Outcome] = await activation.invocation.engine.fan_out(
             activation,
             # A key, and no number: beside it there may be others, and which starts first is not
             # the same in every run.
-            [engine.task(agent, given_input(given, agent.name), ctx.key)],
+            [
+                activation.invocation.engine.task(
+                    agent, given_input(plain, agent.name), ctx.branch_key
+                )
+            ],
             barrier=BestEffort(),
-            max_concurrency=None,
+            waits_alone=True,
         )
         outcome = outcomes[0]
+        if outcome.status is Status.WAITING:
+            await ctx.wait()
         if outcome.error is not None:
             raise outcome.error
         if outcome.status is not Status.COMPLETED:
             message = f"agent {agent.name!r} was cancelled, and has no output"
             raise BranchCancelledError(message)
         return outcome.output
+
+    def _checked(self, arguments: Mapping[str, Any]) -> Any:
+        """Return what the agent is to work on.
+
+        Raises:
+            ToolArgumentsError: it is not what the agent takes.
+        """
+        try:
+            if self._is_object:
+                self._schema.check(arguments)
+                return arguments
+            unknown = [name for name in arguments if name != _REQUEST]
+            if unknown or _REQUEST not in arguments:
+                message = f"the arguments do not fit: {_REQUEST!r} alone, not {[*arguments]}"
+                raise ToolArgumentsError(message)
+            self._schema.check(arguments[_REQUEST], _REQUEST)
+        except SchemaError as exc:
+            message = f"the arguments do not fit: {exc}"
+            raise ToolArgumentsError(message) from None
+        return arguments[_REQUEST]

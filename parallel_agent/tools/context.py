@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, NoReturn, TypeVar, overload
 
+import attrs
 import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
@@ -30,9 +32,7 @@ class ToolContext(InvocationContext):
     reaches the call that has asked it, whichever of them comes first when a run is resumed.
     """
 
-    # Written by what performs calls, and by `request_input`: whether the call waits for a person
-    # in a run that does not.
-    __slots__ = ("_actions", "_asked", "_call", "_effects", "_key", "_scope", "_waits")
+    __slots__ = ("_actions", "_asked", "_call", "_effects", "_key", "_scope", "_started", "_waits")
 
     def __init__(self, activation: Activation, call: FunctionCall, key: str, effects: str) -> None:
         """Made by the runtime. ``effects`` names what it does outside; see `Wanted`."""
@@ -44,6 +44,7 @@ class ToolContext(InvocationContext):
         self._scope: Final = trio.CancelScope()
         self._asked = 0
         self._waits = False
+        self._started: Final = Counter[str]()
 
     @property
     def call(self) -> FunctionCall:
@@ -64,6 +65,12 @@ class ToolContext(InvocationContext):
     def key(self) -> str:
         """Names the call in this activation, the same when the run is resumed: ``2-1``."""
         return self._key
+
+    @property
+    def branch_key(self) -> str:
+        """Names the branches that the call starts, by what it is: see `once`."""
+        _, what, number = self._effects.rsplit(":", 2)
+        return f"{what[:6]}-{number}"
 
     @property
     def scope(self) -> trio.CancelScope:
@@ -115,13 +122,27 @@ class ToolContext(InvocationContext):
             activation, prompt, schema, timeout, default, key=key
         )
         if suspended:
-            self._waits = True
-            self._scope.cancel("it waits for input, and the run is to be suspended")
-            await checkpoint_if_cancelled()
-            # A shield keeps the cancellation out; but there is no answer to go on with.
-            message = f"tool {self._call.name!r} waits for input, and the run is to be suspended"
-            raise BranchCancelledError(message)
+            await self.wait()
         return answer
+
+    async def wait(self) -> NoReturn:
+        """End this call as waiting for a person, by the way of a cancellation."""
+        self._waits = True
+        self._scope.cancel("it waits for input, and the run is to be suspended")
+        await checkpoint_if_cancelled()
+        # A shield keeps the cancellation out; but there is no answer to go on with.
+        message = f"tool {self._call.name!r} waits for input, and the run is to be suspended"
+        raise BranchCancelledError(message)
+
+    def _number(self, name: str) -> int | str:
+        # Of this call: calls beside it start agents as well, in whatever order.
+        self._started[name] += 1
+        return f"{self.branch_key}-{self._started[name]}"
+
+    def fail(self) -> None:
+        """Take back what was set in `actions`: the tool has failed."""
+        for field in attrs.fields(EventActions):
+            setattr(self._actions, field.name, getattr(EventActions(), field.name))
 
     def __repr__(self) -> str:
         return f"<ToolContext {self.path} {self._call.name} {self._key}>"

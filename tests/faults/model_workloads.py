@@ -25,6 +25,8 @@ def _model(pa: Any, *answers: Any, pause: float = 0.1) -> Any:
 
         async def generate(self, _request: Any) -> Any:
             answer = left.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
             parts = (pa.Text(answer),) if isinstance(answer, str) else tuple(answer)
             yield pa.ModelResponse(content=pa.Content("piece", role="model"), partial=True)
             await trio.sleep(pause)
@@ -57,7 +59,14 @@ def _tools(pa: Any) -> list[Any]:
             await trio.lowlevel.checkpoint()
             yield [looks]
 
-    return [pays, pa.AgentTool(helper), Shed()]
+    @pa.tool
+    async def shields(ctx: Any) -> bool:
+        """Ask where no cancellation comes."""
+        with trio.CancelScope(shield=True):
+            sure: bool = await ctx.request_input("Sure?", schema=bool)
+            return sure
+
+    return [pays, pa.AgentTool(helper), shields, Shed()]
 
 
 def _calls(pa: Any, *wanted: tuple[str, dict[str, Any]]) -> list[Any]:
@@ -84,10 +93,16 @@ def _team(pa: Any) -> Any:
 
     front = pa.LlmAgent(
         "front",
-        _model(pa, wanted, _calls(pa, ("transfer_to_agent", {"agent_name": "billing"}))),
+        _model(
+            pa,
+            pa.ModelUnavailableError("down"),
+            wanted,
+            _calls(pa, ("transfer_to_agent", {"agent_name": "billing"})),
+        ),
         instructed,
         tools=_tools(pa),
         sub_agents=[billing],
+        model_retry=pa.Retry(2, on=pa.ModelUnavailableError),
         on_tool_error="raise",
         **_callbacks(),
     )
@@ -120,8 +135,20 @@ async def talks_to_models(pa: Any, session: Any) -> Any:
 
 async def leaves_a_tool_waiting(pa: Any, session: Any) -> Any:
     """A person is to approve, and the run does not wait for them."""
-    model = _model(pa, _calls(pa, ("pays", {"amount": 3}), ("helper", {"request": "x"})))
-    tree = pa.LlmAgent("a", model, tools=_tools(pa)[:2], on_tool_error="raise")
+
+    @pa.agent
+    async def asks(ctx: Any) -> str:
+        return str(await ctx.request_input("Sure?"))
+
+    wanted = _calls(
+        pa,
+        ("pays", {"amount": 3}),
+        ("helper", {"request": "x"}),
+        ("asks", {"request": "x"}),
+        ("shields", {}),
+    )
+    tools = [*_tools(pa)[:3], pa.AgentTool(asks)]
+    tree = pa.LlmAgent("a", _model(pa, wanted), tools=tools, on_tool_error="raise")
     return await pa.Runner(tree).run("hi", run_config=pa.RunConfig(on_wait="suspend"))
 
 

@@ -375,7 +375,7 @@ def test_an_instruction_that_is_no_text_is_refused() -> None:
 
 
 def test_an_option_that_is_not_there_is_answered_with_one_that_is() -> None:
-    with pytest.raises(TypeError, match="no option 'instructions'; did you mean 'instruction'"):
+    with pytest.raises(TypeError, match=r"no option 'instructions' \(did you mean 'instruction'"):
         LlmAgent("a", ScriptedModel([]), instructions="x")  # type: ignore[call-arg]  # what is tried here
     with pytest.raises(TypeError, match="did you mean 'after_model_callback'"):
         LlmAgent("a", ScriptedModel([]), after_model_callbacks=print)  # type: ignore[call-arg]  # as above

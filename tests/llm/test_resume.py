@@ -90,8 +90,9 @@ async def test_an_agent_as_a_tool_that_has_ended_is_not_run_again(
     autojump_clock: MockClock,
 ) -> None:
     whole = await play(World().tree)
-    (end,) = whole.places("end", "s/talker/ask@2-1")
+    (path, _) = [one for one in whole.began if one.startswith("s/talker/ask@")]
+    (end,) = whole.places("end", path)
     again = World()
     resumed = await resume(again.tree, cut_log(whole, end))
-    assert "s/talker/ask@2-1" not in resumed.began
+    assert path not in resumed.began
     assert resumed.result.text == whole.result.text

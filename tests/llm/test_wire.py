@@ -15,7 +15,7 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from parallel_agent import (
@@ -182,6 +182,7 @@ def is_heard(said: Said, found: Sequence[Event]) -> None:
 async def test_however_an_answer_is_cut_the_same_is_recorded(
     *, said: Said, data: st.DataObject, chunked: bool
 ) -> None:
+    assume(said.text or said.calls or said.finish != "content_filter")  # that fails the agent
     pieces = data.draw(wires(said))
     async with serving(in_pieces(*pieces, chunked=chunked)) as server:
         is_heard(said, await heard(server))

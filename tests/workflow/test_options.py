@@ -359,7 +359,8 @@ def test_an_unknown_option_is_refused_with_those_that_there_are(
     with pytest.raises(TypeError) as caught:
         make("a").with_options(timeuot=3)  # type: ignore[call-arg]  # that is the point
     assert str(caught.value) == (
-        f"agent 'a' has no option 'timeuot'; there are description, {', '.join(COMMON)}"
+        "agent 'a' has no option 'timeuot' (did you mean 'timeout'?); there are description, "
+        f"{', '.join(COMMON)}"
     )
 
 
