@@ -258,7 +258,7 @@ class LlmAgent(Agent):
         seen: list[Event] = []
         if self._include == "default":
             # Resumed, what this activation has said is in the history, and what its tools have.
-            known = set(() if ctx.restored is None else ctx.restored["own"])
+            known: set[int | None] = set(ctx.restored["own"] if ctx.restored is not None else ())
             seen = [
                 event for event in ctx.history() if not (is_of(event, ctx) or event.seq in known)
             ]

@@ -111,7 +111,7 @@ class AgentTool(Tool):
         )
         outcome = outcomes[0]
         if outcome.status is Status.WAITING:
-            await ctx.wait()
+            await ctx.suspend()
         if outcome.error is not None:
             raise outcome.error
         if outcome.status is not Status.COMPLETED:

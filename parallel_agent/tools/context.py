@@ -122,10 +122,10 @@ class ToolContext(InvocationContext):
             activation, prompt, schema, timeout, default, key=key
         )
         if suspended:
-            await self.wait()
+            await self.suspend()
         return answer
 
-    async def wait(self) -> NoReturn:
+    async def suspend(self) -> NoReturn:
         """End this call as waiting for a person, by the way of a cancellation."""
         self._waits = True
         self._scope.cancel("it waits for input, and the run is to be suspended")

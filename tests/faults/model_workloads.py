@@ -64,7 +64,7 @@ def _tools(pa: Any) -> list[Any]:
         """Ask where no cancellation comes."""
         with trio.CancelScope(shield=True):
             sure: bool = await ctx.request_input("Sure?", schema=bool)
-            return sure
+        return sure
 
     return [pays, pa.AgentTool(helper), shields, Shed()]
 
