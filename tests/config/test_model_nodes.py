@@ -337,9 +337,9 @@ async def test_a_model_is_given_by_the_name_of_its_entry(tmp_path: Path) -> None
     ("models", "why"),
     [
         (
-            {"smal": ScriptedModel([])},
+            {"smalls": ScriptedModel([])},
             (
-                "1:1: models: a model was given for 'smal', and the file has no such entry; did "
+                "1:1: models: a model was given for 'smalls', and the file has no such entry; did "
                 "you mean 'small'?"
             ),
         ),

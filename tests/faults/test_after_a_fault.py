@@ -36,7 +36,7 @@ NEVER_RELEASED = (
 ENOUGH = 3
 """How many other workloads pass a site at which faults in durable runs say nothing new."""
 
-SOME = 6
+SOME = 4
 """How many of the workloads that pass a site fail there, other ones at the next site; in `make
 deep` all of them do."""
 

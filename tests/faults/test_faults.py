@@ -33,11 +33,11 @@ AFTER_THE_END = (
 ENOUGH = 3
 """How many other workloads pass a site at which faults in durable runs say nothing new."""
 
-SOME = 6
+SOME = 4
 """How many of the workloads that pass a site are disturbed there, other ones at the next site; in
 `make deep` all of them."""
 
-LATER = 2
+LATER = 1
 """In how many of these it is at later passes, too; in all of them in `make deep`."""
 
 TRIES = 20

@@ -119,7 +119,7 @@ def test_what_a_tool_has_emitted_is_not_taken_for_the_words_of_the_model_later()
 
 def test_an_agent_as_a_tool_is_given_what_it_takes_and_nothing_else() -> None:
     helper = AgentTool(leaf("helper", "found"))
-    for wrong in ({"reqest": "x"}, {"request": 5}, {"request": "x", "more": 1}):
+    for wrong in ({"asked": "x"}, {"request": 5}, {"request": "x", "more": 1}):
         model = ScriptedModel([FunctionCall("helper", wrong, "1"), "sorry"])
         ended = run_tree(LlmAgent("a", model, tools=[helper]))
         assert told(model)[0]["error"].startswith("the arguments do not fit")
