@@ -130,7 +130,7 @@ class Report:
     city: Literal["Oslo", "Roma", "Kraków 🙂"]
     rain: bool
     degrees: int
-    words: str
+    words: Literal["wet", "dry"]  # a text of its own might hold what no file can
     days: list[Literal["today", "tomorrow"]]
 
 
