@@ -6,7 +6,7 @@ Pure: no I/O; but tools that were given are looked at.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, cast, final
+from typing import Any, Final, final
 
 import attrs
 
@@ -21,7 +21,7 @@ from parallel_agent.config.sharing import imports_of
 from parallel_agent.config.source import Source
 from parallel_agent.errors import ConfigError, TreeError
 from parallel_agent.llm.model import GenerationConfig
-from parallel_agent.llm.output import Output
+from parallel_agent.llm.output import Output, references
 from parallel_agent.model_errors import MissingExtraError, ToolDefinitionError
 from parallel_agent.schema._problems import shown
 from parallel_agent.tools.tool import Tool
@@ -82,20 +82,6 @@ def schema_of(structured: Mapping[str, Any]) -> dict[str, Any]:
     if fields is not None:
         said = {"type": "object", **said, "properties": fields}
     return said
-
-
-def _references(schema: Any) -> Iterator[str]:
-    """Yield what a schema refers to."""
-    todo: list[Any] = [schema]
-    while todo:
-        part: Any = todo.pop()
-        if isinstance(part, Mapping):
-            inside = cast("Mapping[str, Any]", part)
-            found = [inside.get(key) for key in ("$ref", "$dynamicRef")]
-            yield from (one for one in found if isinstance(one, str))
-            todo += inside.values()
-        elif isinstance(part, list):
-            todo += part
 
 
 @final
@@ -211,7 +197,8 @@ class Asker:
             return None
         is_controller = node.id in self._plan.reacting
         path = f"{node.path}.{'react_output' if is_controller else 'structured_output'}"
-        far = next((one for one in _references(schema) if not one.startswith("#")), None)
+        named = references(schema, ("$ref", "$dynamicRef"))
+        far = next((one for one in named if not one.startswith("#")), None)
         if far is not None:
             why = f"a $ref leads to a place in the schema itself (#/...), not to {shown(far)}"
             problems.append(self._source.problem(path, f"{why}: nothing is fetched"))

@@ -58,11 +58,25 @@ class ModelCallbacks(TypedDict, total=False):
 
 
 @attrs.frozen(eq=False)
-class _Asker:
-    """One that is asked: what calls it, and what refuses an answer that is of no use."""
+class _Callback:
+    """A callback of an agent, asked as the hook of a plugin is."""
 
-    call: Callable[..., Awaitable[Any]]
-    refuse: Callable[[str, Any], Exception]
+    whose: str
+    when: str
+    call: Callable[..., Any]
+
+    async def ask(self, *arguments: Any) -> Any:
+        """Return what the callback says."""
+        answer = self.call(*arguments)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    def refused(self, wanted: str, answer: object) -> CallbackError:
+        """Return the error that says that its answer is of no use."""
+        message = (
+            f"{self.when}_callback of {self.whose!r} returned {answer!r:.80}; {wanted} is needed, "
+            "or None"
+        )
+        return CallbackError(message)
 
 
 @final
@@ -94,13 +108,13 @@ class Callbacks:
     ) -> ModelRequest | ModelResponse:
         """Return what is to be sent; or what counts as the answer, and nothing is sent."""
         for asker in _askers(ctx, "before_model", self.before_model):
-            answer = await asker.call(ctx, request)
+            answer = await asker.ask(ctx, request)
             if isinstance(answer, ModelRequest):
                 request = answer
             elif isinstance(answer, ModelResponse):
                 return answer
             elif answer is not None:
-                raise asker.refuse("a ModelRequest or a ModelResponse", answer)
+                raise asker.refused("a ModelRequest or a ModelResponse", answer)
         return request
 
     async def ask_after_model(
@@ -108,24 +122,24 @@ class Callbacks:
     ) -> ModelResponse:
         """Return what counts as the response."""
         for asker in _askers(ctx, "after_model", self.after_model):
-            answer = await asker.call(ctx, response)
+            answer = await asker.ask(ctx, response)
             if isinstance(answer, ModelResponse):
                 response = answer
             elif answer is not None:
-                raise asker.refuse("a ModelResponse", answer)
+                raise asker.refused("a ModelResponse", answer)
         return response
 
     async def ask_before_tool(self, ctx: ToolContext) -> FunctionCall | Mapping[str, Any]:
         """Return the call that is to be made; or what counts as its answer, and none is made."""
         call = ctx.call
         for asker in _askers(ctx, "before_tool", self.before_tool):
-            answer = await asker.call(ctx)
+            answer = await asker.ask(ctx)
             if isinstance(answer, FunctionCall) and answer.name == call.name:
                 call = answer
             elif isinstance(answer, Mapping):
                 return answer  # pyright: ignore[reportUnknownVariableType]  # checked when it is recorded
             elif answer is not None:
-                raise asker.refuse(f"a FunctionCall of {call.name!r} or a mapping", answer)
+                raise asker.refused(f"a FunctionCall of {call.name!r} or a mapping", answer)
         return call
 
     async def ask_after_tool(
@@ -133,41 +147,21 @@ class Callbacks:
     ) -> Mapping[str, Any]:
         """Return what counts as the answer."""
         for asker in _askers(ctx, "after_tool", self.after_tool):
-            answer = await asker.call(ctx, response)
+            answer = await asker.ask(ctx, response)
             if isinstance(answer, Mapping):
                 response = answer  # pyright: ignore[reportUnknownVariableType]  # as above
             elif answer is not None:
-                raise asker.refuse("a mapping", answer)
+                raise asker.refused("a mapping", answer)
         return response  # pyright: ignore[reportUnknownVariableType]  # as above
 
 
 def _askers(
     ctx: InvocationContext, when: str, callbacks: Iterable[Callable[..., Any]]
-) -> Iterator[_Asker]:
-    plugins = activation_of(ctx).invocation.plugins
-    for hook in plugins.of_models.get(when, ()):
-        yield _Asker(hook.ask, hook.refused)
+) -> Iterator[Any]:
+    """Yield who is asked: the hooks of plugins, then the agent's own."""
+    yield from activation_of(ctx).invocation.plugins.of_models[when]
     for callback in callbacks:
-        yield _Asker(_caller(callback), _refuser(ctx, when))
-
-
-def _caller(callback: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-    async def call(*arguments: Any) -> Any:
-        answer = callback(*arguments)
-        return await answer if inspect.isawaitable(answer) else answer
-
-    return call
-
-
-def _refuser(ctx: InvocationContext, when: str) -> Callable[[str, Any], Exception]:
-    def refuse(wanted: str, answer: Any) -> Exception:
-        message = (
-            f"{when}_callback of {ctx.agent.name!r} returned {answer!r:.80}; {wanted} is needed, "
-            "or None"
-        )
-        return CallbackError(message)
-
-    return refuse
+        yield _Callback(ctx.agent.name, when, callback)
 
 
 def _as_tuple(name: str, option: str, given: Any) -> tuple[Any, ...]:

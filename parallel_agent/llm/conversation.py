@@ -78,15 +78,15 @@ class Conversation:
     # What tools have asked for whose turn is not over, because others wait for a person.
     _deferred: Mapping[str, Any] | None = attrs.field(default=None, init=False)
 
-    async def run(self) -> Any:
-        """Talk until the model answers, or hands over; return the output if it is structured."""
+    async def run(self) -> None:
+        """Talk until the model answers, or its tools have ended the turn."""
         self._go_on()
         while True:
             waiting = self._unanswered()
             if waiting:
                 await self._answer(waiting)
             if self._is_over():
-                return None
+                return
             await self._listen()
             response, output = await self._ask()
             if response.calls:
@@ -97,7 +97,7 @@ class Conversation:
                 response = attrs.evolve(response, content=Content((), role=MODEL))
             self._own.append(await self.ctx.emit(as_event(response, output)))
             if not await self._listen():
-                return output
+                return
 
     def _go_on(self) -> None:
         """Take up what was said before the run was resumed."""
@@ -225,6 +225,8 @@ class Conversation:
         """Return the calls of the last turn that have no answer."""
         answered = {one.id for event in self._own for one in event.function_responses}
         turns = [event.function_calls for event in self._own if event.function_calls]
+        if not turns or all(call.id in answered for call in turns[-1]):
+            return []
         seen: Counter[str] = Counter()
         wanted: list[Wanted] = []
         for turn, calls in enumerate(turns, 1):

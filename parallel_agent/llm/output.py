@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, cast, final
 
 from parallel_agent.errors import TreeError
@@ -18,7 +18,7 @@ from parallel_agent.schema import Schema, SchemaTypeError
 from parallel_agent.schema import SchemaError as MisfitError
 from session.state import UnstorableError, freeze, thaw
 
-__all__ = ["Output"]
+__all__ = ["Output", "references"]
 
 _FENCED: Final = re.compile(r"\A```[a-zA-Z]*\s*\n(.*?)\n?```\s*\Z", re.DOTALL)
 """Servers that were asked for JSON, and do not know how, let models wrap it in Markdown."""
@@ -104,7 +104,7 @@ def _validator(wanted: Mapping[str, Any], whose: str) -> Any:
     # Found now, and not when a model's answer leads there. What is elsewhere is not fetched.
     resource = DRAFT202012.create_resource(plain)
     resolver: Any = Registry[Any]().with_resource("", resource).resolver()
-    for reference in _references(plain):
+    for reference in references(plain):
         try:
             resolver.lookup(reference)
         except Unresolvable:
@@ -113,14 +113,13 @@ def _validator(wanted: Mapping[str, Any], whose: str) -> Any:
     return kind(plain)
 
 
-def _references(schema: Any) -> Iterator[str]:
-    """Yield what a schema refers to, at any depth."""
+def references(schema: Any, keys: Collection[str] = ("$ref",)) -> Iterator[str]:
+    """Yield what a schema refers to by ``keys``, at any depth."""
     todo: list[Any] = [schema]
     for one in todo:
-        if isinstance(one, dict):
-            fields = cast("dict[str, Any]", one)
+        if isinstance(one, Mapping):
+            fields = cast("Mapping[str, Any]", one)
             todo += fields.values()
-            if isinstance(fields.get("$ref"), str):
-                yield fields["$ref"]
+            yield from (fields[key] for key in keys if isinstance(fields.get(key), str))
         elif isinstance(one, list):
             todo.extend(one)  # pyright: ignore[reportUnknownArgumentType]  # JSON

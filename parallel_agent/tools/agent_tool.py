@@ -96,16 +96,13 @@ class AgentTool(Tool):
             BranchCancelledError: something has cancelled it, and not the call.
         """
         agent, activation = self._agent, activation_of(ctx)
-        plain = self._checked(arguments)
-        outcomes: list[Outcome] = await activation.invocation.engine.fan_out(
+        engine = activation.invocation.engine
+        given = given_input(self._checked(arguments), agent.name)
+        outcomes: list[Outcome] = await engine.fan_out(
             activation,
             # A key, and no number: beside it there may be others, and which starts first is not
             # the same in every run.
-            [
-                activation.invocation.engine.task(
-                    agent, given_input(plain, agent.name), ctx.branch_key
-                )
-            ],
+            [engine.task(agent, given, ctx.branch_key)],
             barrier=BestEffort(),
             waits_alone=True,
         )

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, NoReturn, TypeVar, overload
 
-import attrs
 import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
@@ -40,7 +39,7 @@ class ToolContext(InvocationContext):
         self._call: Final = call
         self._key: Final = key
         self._effects: Final = effects
-        self._actions: Final = EventActions()
+        self._actions = EventActions()
         self._scope: Final = trio.CancelScope()
         self._asked = 0
         self._waits = False
@@ -141,8 +140,7 @@ class ToolContext(InvocationContext):
 
     def fail(self) -> None:
         """Take back what was set in `actions`: the tool has failed."""
-        for field in attrs.fields(EventActions):
-            setattr(self._actions, field.name, getattr(EventActions(), field.name))
+        self._actions = EventActions()
 
     def __repr__(self) -> str:
         return f"<ToolContext {self.path} {self._call.name} {self._key}>"

@@ -80,8 +80,9 @@ class FunctionTool(Tool):
         )
         self._function = function
         self._is_async = inspect.iscoroutinefunction(code)
-        self._context, self._schema = _signature(function, code, name)
-        about |= _annotated(code, name)
+        hints = _hints(code, name)
+        self._context, self._schema = _signature(function, hints, name)
+        about |= _annotated(hints, name)
         self._parameters = _described(self._schema.json_schema(), about, _defaults(function))
 
     @property
@@ -169,14 +170,22 @@ def _code(function: Callable[..., Any]) -> Callable[..., Any]:
     return function.__call__ if is_object else function  # type: ignore[operator]  # it was called
 
 
+def _hints(code: Callable[..., Any], name: str) -> dict[str, Any]:
+    """Return the annotations of the parameters."""
+    try:
+        return get_type_hints(inspect.unwrap(code), include_extras=True)
+    except (NameError, TypeError, ValueError) as exc:
+        message = f"the parameters of tool {name!r} cannot be found out: {exc}"
+        raise ToolDefinitionError(message) from None
+
+
 def _signature(
-    function: Callable[..., Any], code: Callable[..., Any], name: str
+    function: Callable[..., Any], hints: Mapping[str, Any], name: str
 ) -> tuple[str | None, Schema[Any]]:
     """Return which parameter is the context, if one is, and the schema of the others."""
     try:
-        hints = get_type_hints(inspect.unwrap(code), include_extras=True)
         parameters = inspect.signature(function).parameters.values()
-    except (NameError, TypeError, ValueError) as exc:
+    except (TypeError, ValueError) as exc:
         message = f"the parameters of tool {name!r} cannot be found out: {exc}"
         raise ToolDefinitionError(message) from None
     context: str | None = None
@@ -238,14 +247,14 @@ def _about(lines: list[str]) -> Iterator[tuple[str, str]]:
         yield name, " ".join(said)
 
 
-def _annotated(code: Callable[..., Any], name: str) -> dict[str, str]:
+def _annotated(hints: Mapping[str, Any], name: str) -> dict[str, str]:
     """Return what annotations say of the parameters: ``Annotated[int, "how many"]``.
 
     Raises:
         ToolDefinitionError: they say what is not checked.
     """
     found: dict[str, str] = {}
-    for parameter, hint in get_type_hints(inspect.unwrap(code), include_extras=True).items():
+    for parameter, hint in hints.items():
         for said in getattr(hint, "__metadata__", ()):
             limits = getattr(said, "metadata", None) or (
                 type(said).__module__.startswith("annotated_types") and said

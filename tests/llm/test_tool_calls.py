@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
@@ -50,6 +50,18 @@ def answers(model: ScriptedModel, number: int = -1) -> dict[str | None, Mapping[
     }
 
 
+def slow(diary: Diary) -> Callable[[], Awaitable[None]]:
+    """Return a tool that takes long, and notes its end."""
+
+    async def slow() -> None:
+        try:
+            await trio.sleep(9)
+        finally:
+            diary.append("slow ends")
+
+    return slow
+
+
 # ----------------------------------------------------------------------------- order and cancelling
 
 
@@ -71,18 +83,12 @@ def test_any_order_of_ends_gives_the_same_next_request(order: list[int], schedul
 def test_a_failure_that_is_raised_cancels_the_other_calls_and_comes_as_itself() -> None:
     diary: Diary = []
 
-    async def slow() -> None:
-        try:
-            await trio.sleep(9)
-        finally:
-            diary.append("slow ends")
-
     async def broken() -> None:
         await trio.sleep(1)
         raise ValueError("no luck")
 
     model = ScriptedModel([[call("slow"), call("broken", 2)]])
-    ended = run_tree(LlmAgent("a", model, tools=[slow, broken], on_tool_error="raise"))
+    ended = run_tree(LlmAgent("a", model, tools=[slow(diary), broken], on_tool_error="raise"))
     assert type(ended.error) is ValueError
     assert diary == ["slow ends"]
     assert ended.time == pytest.approx(1, abs=0.1)
@@ -101,14 +107,10 @@ def test_an_interrupt_in_a_tool_is_no_error_for_the_model() -> None:
 def test_a_failing_sibling_cancels_the_tools_of_an_agent() -> None:
     diary: Diary = []
 
-    async def slow() -> None:
-        try:
-            await trio.sleep(9)
-        finally:
-            diary.append("slow ends")
-
     model = ScriptedModel([call("slow")])
-    tree = ParallelAgent("p", [LlmAgent("a", model, tools=[slow]), leaf("b", 1, OSError("x"))])
+    tree = ParallelAgent(
+        "p", [LlmAgent("a", model, tools=[slow(diary)]), leaf("b", 1, OSError("x"))]
+    )
     assert isinstance(run_tree(tree).error, OSError)
     assert diary == ["slow ends"]
 

@@ -41,6 +41,7 @@ from parallel_agent.model_errors import (
 )
 from tests.support.chat_server import (
     DONE,
+    SAYS,
     SSE,
     Answer,
     Server,
@@ -60,17 +61,7 @@ pytest.importorskip("openai")
 
 from parallel_agent.llm.openai_model import OpenAIModel
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_certificates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Each client loads all that there are, which takes longer than what is tested here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("SSL_CERT_FILE", raising=False)
-        patch.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("none")))
-        yield
-
-
-SAYS: Final = chunk(content="it "), chunk(content="rains"), chunk("stop")
+pytestmark = pytest.mark.usefixtures("no_certificates")
 
 
 def model(server: Server, **options: Any) -> OpenAIModel:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Final, Literal
 
 import attrs
@@ -16,23 +16,13 @@ from parallel_agent import Content, Event, InMemorySessionService, Run, Runner, 
 from parallel_agent.llm.agent import LlmAgent
 from parallel_agent.llm.model import Model, ModelRequest, ModelResponse
 from session import Codec
-from tests.support.chat_server import Answer, Server, busy, chunk, hangs, serving, streams
+from tests.support.chat_server import SAYS, Answer, Server, busy, chunk, hangs, serving, streams
 
 pytest.importorskip("openai")
 
 from parallel_agent.llm.openai_model import OpenAIModel
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_certificates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Each client loads all that there are, which takes longer than what is tested here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("SSL_CERT_FILE", raising=False)
-        patch.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("none")))
-        yield
-
-
-SAYS: Final = chunk(content="it "), chunk(content="rains"), chunk("stop")
+pytestmark = pytest.mark.usefixtures("no_certificates")
 
 
 @attrs.frozen

@@ -16,6 +16,7 @@ import trio.testing
 
 __all__ = [
     "DONE",
+    "SAYS",
     "SSE",
     "Answer",
     "Server",
@@ -134,6 +135,10 @@ def chunk(finish: str | None = None, **delta: Any) -> bytes:
 
 
 # How it is said.
+
+
+SAYS: Final = chunk(content="it "), chunk(content="rains"), chunk("stop")
+"""A short answer, in pieces."""
 
 
 def streams(*chunks: bytes, size: int = 10_000) -> Answer:
